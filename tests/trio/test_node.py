@@ -26,6 +26,7 @@ from mdashcore.notifications import decode
 from mdashcore.shadow import Change, Shadow
 from mdashcore.storage import SHARED, Backend
 from mdashcore.trio.connections.calls import Calls
+from mdashcore.trio.connections.device_connections import MAX_ARRIVALS
 from mdashcore.trio.connections.presence_feed import FLAP_INTERVAL, MAX_CHANGES, MAX_FLAP_INTERVAL, PresenceFeed
 from mdashcore.trio.connections.subscribers import MAX_QUEUE, RECHECK_INTERVAL, Subscriber
 from mdashcore.trio.connections.user_calls import UserCalls
@@ -295,6 +296,36 @@ async def test_a_revoked_device_is_closed_out(autojump_clock: Any, fleet: Fleet)
     update = await fleet.hub.updates.get(DeviceKey("alice", "d1"))
     assert update is not None
     assert update.state is ota.UpdateState.QUEUED  # for when it comes with the new one
+
+
+async def test_a_fleet_that_comes_together_is_let_in_at_a_pace(autojump_clock: Any, open_pair: Any) -> None:
+    """Of a store that takes its time, so many writes of arriving devices are under way, and no more. All come online,
+    and what other clients want meanwhile waits for none of them."""
+    async with open_fleet(open_pair) as fleet:
+        devices = [await fleet.register(f"d{i}") for i in range(4 * MAX_ARRIVALS)]
+        inside, busiest = 0, 0
+        put = fleet.documents.put
+
+        async def slow_put(collection: str, key: str, body: bytes, *, expected: int | None = None) -> int:
+            nonlocal inside, busiest
+            if collection != "presence":
+                return await put(collection, key, body, expected=expected)
+            inside += 1
+            busiest = max(busiest, inside)
+            await trio.sleep(1)
+            inside -= 1
+            return await put(collection, key, body, expected=expected)
+
+        fleet.documents.put = slow_put  # type: ignore[method-assign]
+        for device in devices:
+            fleet.attend(await fleet.connect(device))
+        await trio.sleep(0.5)
+        started = trio.current_time()
+        await fleet.hub.shadows.update(devices[-1].key, {"state": {"desired": {"n": 1}}})
+        assert trio.current_time() == started
+        await trio.sleep(10)
+        assert len(await fleet.told()) == len(fleet.node.devices) == len(devices)
+        assert busiest == MAX_ARRIVALS
 
 
 # Greetings

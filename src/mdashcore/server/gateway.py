@@ -41,6 +41,9 @@ _log = logging.getLogger(__name__)
 HEAD_TIMEOUT: Final = 10.0  # seconds for the first byte, for the head of a request, and for TLS
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
 _HEAD_START: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{0,20}(?: |\Z)")  # others are refused immediately
+WAITING_PART: Final = 4  # handshakes that wait are one part in so many of `max_connections` at most: the other
+# connections of a fleet that comes back wait in the kernel, and not one has to end because of them
+
 SHUTDOWN_GRACE: Final = 2.0  # seconds that running requests have when the server goes down
 
 
@@ -71,6 +74,7 @@ class Gateway:
         self._heads: set[trio.CancelScope] = set()
         root = "" if only_app else service.settings.root_path
         self._root = RootPath(root)
+        self._max_waiting = max(1, service.settings.max_connections // WAITING_PART)
         is_instant = INSTANT in service.hub.backend.capabilities
         lane_type, link_type = (ImmediateLane, ImmediateLink) if is_instant else (FastLane, Link)
         self._lane = lane_type(service, lambda value: service.authenticator.authenticate(value), is_open=not only_app)
@@ -98,6 +102,7 @@ class Gateway:
                         self.handle,
                         lambda spare: self._connections.make_room(trio.current_time(), spare_unread=spare),
                         lambda: len(self._connections) >= self._service.settings.max_connections,
+                        lambda: self._handshakes.gate.wait_short(self._max_waiting),
                     )
                     for listener in listeners:
                         accepting.start_soon(acceptor.run, listener, connections)

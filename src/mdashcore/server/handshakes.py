@@ -23,6 +23,7 @@ from mdashcore.server.service import Service
 from mdashcore.server.traffic import responses
 from mdashcore.trio.connections.link import POLICY_VIOLATION, Link
 from mdashcore.trio.connections.subscribers import Subscriber
+from mdashcore.trio.pacing import Gate
 from mdashcore.trio.transport.handshake import HandshakeRequest
 from mdashcore.trio.transport.server_websocket import ServerWebSocket
 from mdashcore.trio.transport.skipped import MAX_SKIPPED
@@ -36,6 +37,9 @@ SESSION_CHECK: Final = 300.0  # seconds between two checks whether a socket's se
 
 _DEVICE_LINE: Final = f"GET {DEVICE_PATH}".encode()
 """The beginning of a device's handshake, of the two kinds of handshakes that `wants_socket` recognizes."""
+
+MAX_HANDSHAKES: Final = 32  # that read the store at the same time: one that reads in groups is then several times as
+# fast as with one, and a request in between waits for some milliseconds
 
 HANDSHAKE_RETRY_AFTER: Final = 5.0  # seconds until a client should try again: a server that goes down has gone then
 
@@ -62,6 +66,8 @@ class Handshakes:
         self._service = service
         self._link_type = link_type
         self._refuses = False
+        self.gate: Gate = Gate(MAX_HANDSHAKES)
+        """The handshakes that are under way."""
 
     def refuse(self) -> None:
         """Refuse all handshakes from now on, because the server is going down."""
@@ -78,12 +84,17 @@ class Handshakes:
             return None
         query = request.path.partition("?")[2]
         try:
-            if self._refuses:
-                raise ShuttingDown("the server is going down; connect again", retry_after=HANDSHAKE_RETRY_AFTER)
-            if is_device:
-                serve = await self._device(ws, request, query)
-            else:
-                serve = await self._subscriber(ws, request, query, self._client(connection.stream, request))
+            with connection.queued():
+                await self.gate.enter()
+            try:
+                if self._refuses:
+                    raise ShuttingDown("the server is going down; connect again", retry_after=HANDSHAKE_RETRY_AFTER)
+                if is_device:
+                    serve = await self._device(ws, request, query)
+                else:
+                    serve = await self._subscriber(ws, request, query, self._client(connection.stream, request))
+            finally:
+                self.gate.leave()
         except MdashError as exc:
             await _refuse(connection, exc, from_page="Origin" in request.headers)
             return Socket(ws, _nothing)

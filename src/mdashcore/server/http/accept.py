@@ -37,6 +37,7 @@ class Acceptor:
         make_room: ends some connections that have nothing to do. Returns `False` if there are none. Its argument says
             whether those are spared whose bytes the server has not read yet.
         is_full: returns whether there are as many connections as the memory is meant for.
+        wait_for_pace: waits until the server has time for more connections. Meanwhile they wait in the kernel.
     """
 
     def __init__(
@@ -44,16 +45,19 @@ class Acceptor:
         handle: Callable[[trio.abc.Stream], Awaitable[None]],
         make_room: Callable[[bool], bool],
         is_full: Callable[[], bool] = lambda: False,
+        wait_for_pace: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
     ) -> None:
         self._handle = handle
         self._make_room = make_room
         self._is_full = is_full
+        self._wait_for_pace = wait_for_pace
         self._logged_at = -inf
 
     async def run(self, listener: trio.abc.Listener[Any], connections: trio.Nursery) -> None:
         """Accept until cancelled, and serve each connection in a task of `connections`; close the listener then."""
         async with listener:
             while True:
+                await self._wait_for_pace()
                 await self._accept(listener, connections)
 
     async def _accept(self, listener: trio.abc.Listener[Any], connections: trio.Nursery) -> None:

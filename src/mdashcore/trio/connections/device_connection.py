@@ -87,12 +87,22 @@ class DeviceConnection:
             return False
         return current.token_hash == self.token_hash
 
-    async def announce(self, *, introduction_delay: float, call_timeout: float) -> None:
-        """Notify `online`, push a delta that waits, and ask the device for its build unless it reports it by itself."""
+    async def announce(self) -> None:
+        """Notify `online`, and push a delta that waits."""
         try:
             await self.presence_feed.notify(self.key, notifications.ONLINE)
             self.allow_offline()
             await self._push_waiting()
+        except StorageError as exc:
+            self.give_up(exc)
+        finally:
+            self.allow_offline()
+
+    async def introduce(self, *, introduction_delay: float, call_timeout: float) -> None:
+        """Ask the device for its build unless it reports it by itself. Then push a delta that was held back."""
+        if self.link.connection.closed:
+            return
+        try:
             await trio.sleep(introduction_delay)
             if not self.api.introduced and not self.link.connection.closed:
                 await self._ask_introduction(call_timeout)
@@ -102,8 +112,6 @@ class DeviceConnection:
                 await self._push_waiting()
         except StorageError as exc:
             self.give_up(exc)
-        finally:
-            self.allow_offline()
 
     def allow_offline(self) -> None:
         """Allow `offline` to be notified, after `online` was, or because it never will be."""

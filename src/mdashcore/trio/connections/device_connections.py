@@ -17,6 +17,7 @@ from mdashcore.trio.connections.conduct import Conduct
 from mdashcore.trio.connections.device_connection import CONNECTION_REPLACED, TOKEN_REVOKED, DeviceConnection
 from mdashcore.trio.connections.link import GOING_AWAY, POLICY_VIOLATION, Link
 from mdashcore.trio.connections.presence_feed import PresenceFeed
+from mdashcore.trio.pacing import Gate
 from mdashcore.trio.settings import NodeSettings
 from mdashcore.trio.spreading import spread
 from mdashcore.trio.transport.stream import Keepalive, PingableStream, Pinger
@@ -26,6 +27,9 @@ __all__ = ["DeviceConnections"]
 CHECKERS: Final = 32  # devices checked at the same time: a store that reads in groups is then several times as fast
 
 CHECK_INTERVAL: Final = 120.0  # seconds in which each device is checked once, four reads each; on shared stores only
+
+
+MAX_ARRIVALS: Final = 32  # devices that begin a session, or are announced, at the same time: as for `CHECKERS`
 
 
 class DeviceConnections(dict[DeviceKey, DeviceConnection]):
@@ -68,6 +72,7 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
         self._on_moved = on_moved
         self._draining: tuple[int, str] | None = None
         self._closing: str | None = None
+        self._arrivals = Gate(MAX_ARRIVALS)
         self._releasing = 0
         self._all_released = trio.Event()
         self.limits: ConnectionLimits = ConnectionLimits(max_answer=settings.max_answer)
@@ -86,7 +91,8 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
             return
         key, token_hash = device.key, device.token_hash
         del device  # the rest of it is memory of an idle device
-        session, previous = await self._hub.presence.claim(key, self._node)
+        async with self._arrivals:
+            session, previous = await self._hub.presence.claim(key, self._node)
         if previous is not None and previous != self._node:
             self._on_moved(key, previous)
         link = link_type(
@@ -109,7 +115,8 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
         keepalive = Keepalive(stream)
         self._pinger.watch(keepalive)
         try:
-            await self._accept(connected)
+            async with self._arrivals:
+                await self._accept(connected)
             await link.run(connected.handle)
         finally:
             if self.get(connected.key) is connected:
@@ -154,7 +161,9 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
 
     async def _announce(self, connected: DeviceConnection) -> None:
         settings = self._settings
-        await connected.announce(introduction_delay=settings.introduction_delay, call_timeout=settings.call_timeout)
+        async with self._arrivals:
+            await connected.announce()
+        await connected.introduce(introduction_delay=settings.introduction_delay, call_timeout=settings.call_timeout)
 
     async def _release(self, connected: DeviceConnection) -> None:
         try:
