@@ -36,6 +36,7 @@ class Request:
 
 ROUTES = {
     "GET /api/v2/devices": Request(),
+    "GET /api/v2/fleet": Request(),
     "POST /api/v2/devices": Request({"id": "another"}, 201),
     "GET /api/v2/devices/<id>": Request(),
     "POST /api/v2/devices/<id>": Request({"name": "bob's", "shadow": SHADOW}),

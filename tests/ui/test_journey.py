@@ -14,6 +14,8 @@ def test_the_first_hour(open_page, person, fleet, make_firmware, tmp_path):
     page.get_by_label("Password").fill(person.password)
     page.get_by_role("button", name="Log in").click()
 
+    page.get_by_role("main").get_by_role("link", name="To the devices").click()
+
     # Registers a device, and sees it turn green.
     page.get_by_role("button", name="Register the first device").click()
     page.get_by_label("Id").fill("lamp")

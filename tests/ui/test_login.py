@@ -38,7 +38,7 @@ def test_the_address_leads_to_no_other_site(open_page, person):
     """What stands behind ``to`` is a view, or is not heeded."""
     page = open_page(None, "#/login?to=https://evil.example/")
     fill_in(page, person.name, person.password)
-    expect(page.get_by_role("heading", name="Devices", level=1)).to_be_visible()
+    expect(page.get_by_role("heading", name="Home", level=1)).to_be_visible()
     assert page.url.startswith(person.server.url)
 
 
@@ -69,7 +69,7 @@ def test_the_cookie_is_out_of_reach(open_page, person):
     """Of scripts and of other sites."""
     page = open_page(None, "#/login")
     fill_in(page, person.name, person.password)
-    expect(page.get_by_role("heading", name="Devices", level=1)).to_be_visible()
+    expect(page.get_by_role("heading", name="Home", level=1)).to_be_visible()
     (cookie,) = page.context.cookies()
     assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, "Strict", "/")
     session = page.context.new_cdp_session(page)
@@ -97,7 +97,7 @@ def test_a_lock_is_of_one_user(open_page, person, make_person):
     fill_in(page, person.name, person.password)
     expect(page.get_by_role("button", name="Locked for")).to_be_disabled()
     fill_in(page, other.name, other.password)
-    expect(page.get_by_role("heading", name="Devices", level=1)).to_be_visible()
+    expect(page.get_by_role("heading", name="Home", level=1)).to_be_visible()
 
 
 def test_skipping_to_the_content(page):

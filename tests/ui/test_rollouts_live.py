@@ -187,7 +187,7 @@ def test_the_choice_of_devices_ends_with_the_session(page, person, make_person):
     page.get_by_label("User", exact=True).fill(next.name)
     page.get_by_label("Password").fill(next.password)
     page.get_by_role("button", name="Log in").click()
-    expect(page.get_by_role("heading", name="Devices", level=1)).to_be_visible()
+    expect(page.get_by_role("heading", name="Home", level=1)).to_be_visible()
     page.evaluate("location.hash = '#/rollouts/new?devices=selected'")
     expect(page.get_by_text("Of the 0 devices that you have selected.")).to_be_visible()
 

@@ -25,6 +25,7 @@ from mdashcore.documents import (
     CreatedKey,
     DeviceDocument,
     DevicePart,
+    FleetDocument,
     KeyDocument,
     LimitsDocument,
     MeDocument,
@@ -165,6 +166,10 @@ class Client:
                 ``fw_version`` and ``is_committed``. By default those of a device.
         """
         return await read_page(self._http, terms, limit=limit, after=after, sort=sort, fields=fields)
+
+    async def fleet(self) -> FleetDocument:
+        """Return the figures of the account's devices: presence, builds, updates, rollouts, and what needs a look."""
+        return cast(FleetDocument, await self._http.fetch("GET", "fleet"))
 
     async def device(self, id: str) -> DeviceDocument:
         """Return a device. Raises `NotFound`."""

@@ -148,6 +148,15 @@ class EventLog:
 
     # Reading
 
+    async def recent(self, account: str, most: int) -> AsyncGenerator[bytes, None]:
+        """Yield the frames of the newest events, the oldest first."""
+        place = max(0, await self.end_of(account) - most)
+        while entries := await self._read(account, place):
+            for entry in entries:
+                if entry.damage is None:
+                    yield entry.body
+            place = entries[-1].offset + 1
+
     async def oldest(self, account: str, first: int, end: int) -> list[StoredEvent]:
         """Return the first events with `first` <= offset < `end`, at most `LOG_PAGE` of them."""
         found: dict[int, bytes] = {}

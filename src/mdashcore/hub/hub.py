@@ -13,6 +13,7 @@ from mdashcore.hub.clock import Clock
 from mdashcore.hub.deltas import check_delta_limit
 from mdashcore.hub.device_list import DeviceList
 from mdashcore.hub.feed import KEEP_SECONDS, Feed, FeedItem
+from mdashcore.hub.fleet.overview import FleetOverview
 from mdashcore.hub.fleet.pages import DevicePages
 from mdashcore.hub.fleet.summaries import Summaries
 from mdashcore.hub.images import FREE_DISK, Images
@@ -110,6 +111,7 @@ class Hub:
         saved_filters: filters of devices that have a name.
         device_list: devices joined with presence and shadow, and filtered.
         device_pages: the same in pages, in any order.
+        fleet: the figures of all devices of an account.
         summaries: what is in memory of the accounts that are looked at. If several processes share the store, a `Node`
             keeps them right.
         retention: removes notifications that are too old.
@@ -227,6 +229,7 @@ class Hub:
             now=now,
         )
         self.summaries: Summaries = Summaries(documents, now=now, monotonic=monotonic, contention=contention)
+        self.fleet: FleetOverview = FleetOverview(self.summaries, self.feed.events, now=now)
         self.device_pages: DevicePages = DevicePages(
             documents, self.device_list, self.shadows, self.summaries, self.usage, now=now
         )

@@ -19,6 +19,7 @@ import msgspec
 from mdashcore import _json, notifications
 from mdashcore._errors import Damaged, TooLarge
 from mdashcore.hub.feed import FeedItem
+from mdashcore.hub.fleet.presence_history import PresenceHistory
 from mdashcore.hub.fleet.rows import NO_BUILD, PARTS, DeviceRow, ReportedBuild
 from mdashcore.hub.pausing import Pause, never_pause
 from mdashcore.hub.records.contention import Contention, KeyedLocks
@@ -74,6 +75,8 @@ class AccountSummary:
         """Whether notifications may have been missed: then it is read anew."""
         self._prefix = scoped(account, "")
         self._records = records
+        self.history: PresenceHistory | None = None
+        """The changes of presence in the last day, once they were needed."""
         self._stale: dict[str, set[str]] = {name: set() for name in PARTS}
         self._builds: dict[ReportedBuild, ReportedBuild] = {NO_BUILD: NO_BUILD}
         self._flapping: OrderedDict[str, float] = OrderedDict()
@@ -95,6 +98,8 @@ class AccountSummary:
                 self._stale["shadow"].add(notifications.head(frame).id)
             return
         event = _read_event(frame)
+        if self.history is not None:
+            self.history.receive(item)
         if event.name in (notifications.ONLINE, notifications.OFFLINE):
             self._receive_presence(event, item.offset)
         elif event.name in (notifications.CREATED, notifications.DELETED):

@@ -12,6 +12,7 @@ from mdashcore.server.api import (
     backup,
     devices,
     filters,
+    fleet,
     keys,
     limits,
     logs,
@@ -31,6 +32,7 @@ from mdashcore.server.endpoints import Endpoint
 __all__ = ["API_ENDPOINTS"]
 
 _MODULES: Final = (
+    fleet,
     devices,
     tags,
     filters,

@@ -12,6 +12,7 @@ import {go, link, match, otherwise, route} from "./router.js";
 
 const view = (load) => async (...args) => (await load()).default(...args);
 
+route("/", view(() => import("./views/home.js")), {nav: ""});
 route("/login", view(() => import("./views/login.js")), {public: true});
 route("/devices", view(() => import("./views/devices.js")), {nav: "devices"});
 route("/device/:id/:tab?", view(() => import("./views/device.js")), {nav: "devices"});
@@ -28,6 +29,7 @@ otherwise(() => ({
 }));
 
 const NAV = [
+  ["", "Home"],
   ["devices", "Devices"],
   ["rollouts", "Rollouts"],
   ["notifications", "Notifications"],
@@ -131,7 +133,6 @@ async function show() {
   const mine = ++showing; // before anything else, so that an earlier navigation is given up
   endLoading();
   const found = match();
-  if (found.path === "/") return go("#/devices", {replace: true});
   if (who === null && !found.public) return askToLogIn();
   if (who !== null && found.path === "/login") return go(found.query.to, {replace: true});
   if (present?.found.view === found.view && present.view.update?.(found.params, found.query)) {

@@ -47,7 +47,7 @@ export const link = (...parts) => `#/${parts.map(encodeURIComponent).join("/")}`
 
 // Goes to a view. Other addresses may come from a stranger's link and would leave the page, so they are not used.
 export function go(to, {replace = false} = {}) {
-  const hash = to?.startsWith("#/") ? to : "#/devices";
+  const hash = to?.startsWith("#/") ? to : "#/";
   if (replace) location.replace(hash);
   else location.hash = hash;
 }

@@ -1,0 +1,158 @@
+"""The figures of a fleet, as its home shows them: made in one pass over the rows of an account."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+from mdashcore.hub.event_log import EventLog
+from mdashcore.hub.fleet.presence_history import DAY, PresenceHistory
+from mdashcore.hub.fleet.rows import DeviceRow
+from mdashcore.hub.fleet.summaries import Summaries
+from mdashcore.hub.pausing import Pause, never_pause
+from mdashcore.ota import UPDATE_ENDS, UpdateState
+
+__all__ = ["FAILED_STATES", "MAX_SHOWN", "BuildCount", "FleetFigures", "FleetOverview"]
+
+MAX_SHOWN: Final = 10  # devices, updates and rollouts of each kind: what a person reads at a glance
+
+MAX_BUILDS: Final = 20  # builds that are told apart: the rest of a fleet of prototypes is counted together
+
+LEAST_FLAPS: Final = 6  # changes of a day from which on a device flaps: three breaks are a bad day, not a bad link
+
+LAST_EVENTS: Final = 20  # events that are shown
+
+ROWS_PER_PAUSE: Final = 200  # rows counted between two pauses: 0.3 ms
+
+FAILED_STATES: Final = frozenset(
+    {UpdateState.FAILED, UpdateState.ROLLED_BACK, UpdateState.TIMED_OUT, UpdateState.REJECTED}
+)
+
+
+@attrs.frozen
+class BuildCount:
+    """A build, and the number of devices that report it."""
+
+    app: str | None
+    fw_version: str | None
+    devices: int
+    online: int
+
+
+@attrs.define
+class FleetFigures:
+    """The figures of a fleet."""
+
+    devices: int = 0
+    online: int = 0
+    never_seen: int = 0
+    uncommitted: int = 0
+    damaged: int = 0
+    builds: list[BuildCount] = attrs.Factory(list)
+    other_builds: int = 0
+    """Devices whose build is none of `builds`."""
+    updates: dict[str, int] = attrs.Factory(dict)
+    """The number of updates under way, by state."""
+    failed: list[DeviceRow] = attrs.Factory(list)
+    """Devices whose newest update has failed in the last day, the last ones first."""
+    failed_updates: int = 0
+    silent: list[DeviceRow] = attrs.Factory(list)
+    """Devices that are offline and were seen, those that are silent for longest first."""
+    history: list[int] = attrs.Factory(list)
+    """Devices online over the last day."""
+    flapping: list[tuple[DeviceRow, int]] = attrs.Factory(list)
+    events: list[bytes] = attrs.Factory(list)
+    """The frames of the newest events, the last ones first."""
+
+
+class FleetOverview:
+    """The figures of every account.
+
+    Args:
+        now: returns the Unix time in seconds.
+    """
+
+    def __init__(self, summaries: Summaries, events: EventLog, *, now: Callable[[], float]) -> None:
+        self._summaries = summaries
+        self._events = events
+        self._now = now
+
+    async def of(self, account: str, pause: Pause = never_pause) -> FleetFigures:
+        """Return the figures of an account.
+
+        Raises:
+            TooLarge: the account has more devices than a summary may have.
+            StorageError: the store fails.
+        """
+        summary = await self._summaries.of(account, pause)
+        now = self._now()
+        if summary.history is None:
+            history = summary.history = PresenceHistory()
+            try:
+                await history.load(self._events, account, now, pause)
+            except BaseException:
+                summary.history = None
+                raise
+        figures = FleetFigures()
+        builds: Counter[tuple[str | None, str | None]] = Counter()
+        online_builds: Counter[tuple[str | None, str | None]] = Counter()
+        updates: Counter[str] = Counter()
+        online: dict[str, bool] = {}
+        silent: list[DeviceRow] = []
+        rows = list(summary.rows.values())
+        for start in range(0, len(rows), ROWS_PER_PAUSE):
+            for row in rows[start : start + ROWS_PER_PAUSE]:
+                build = (row.build.app, row.build.fw_version)
+                builds[build] += 1
+                online_builds[build] += row.online
+                online[row.id] = row.online
+                figures.uncommitted += row.build.is_committed is False
+                figures.damaged += bool(row.damaged)
+                if row.update is not None:
+                    _count_update(figures, updates, row, now)
+                if row.online:
+                    continue
+                if row.last_seen is None:
+                    figures.never_seen += 1
+                else:
+                    silent.append(row)
+            silent = heapq.nsmallest(MAX_SHOWN, silent, key=_by_silence)
+            await pause()
+        figures.devices, figures.online = len(rows), sum(online.values())
+        figures.builds = [
+            BuildCount(app, version, number, online_builds[app, version])
+            for (app, version), number in builds.most_common(MAX_BUILDS)
+        ]
+        figures.other_builds = len(rows) - sum(build.devices for build in figures.builds)
+        figures.updates = dict(updates)
+        figures.failed = heapq.nlargest(MAX_SHOWN, figures.failed, key=_by_update)
+        figures.silent = silent
+        history = summary.history or PresenceHistory()
+        history.forget_before(now - DAY)
+        figures.history = history.online(now, online)
+        flapping = history.flapping(LEAST_FLAPS, MAX_SHOWN)
+        figures.flapping = [(summary.rows[id], number) for id, number in flapping if id in summary.rows]
+        figures.events = [frame async for frame in self._events.recent(account, LAST_EVENTS)][::-1]
+        return figures
+
+
+def _count_update(figures: FleetFigures, updates: Counter[str], row: DeviceRow, now: float) -> None:
+    update = row.update
+    assert update is not None  # noqa: S101 - for the type checker
+    if update.state not in UPDATE_ENDS:
+        updates[update.state.value] += 1
+    elif update.state in FAILED_STATES and now - update.changed < DAY:
+        figures.failed_updates += 1
+        figures.failed.append(row)
+
+
+def _by_silence(row: DeviceRow) -> tuple[float, str]:
+    return row.last_seen or 0.0, row.id
+
+
+def _by_update(row: DeviceRow) -> tuple[float, str]:
+    return (row.update.changed if row.update is not None else 0.0), row.id

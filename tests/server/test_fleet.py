@@ -1,0 +1,46 @@
+"""``GET /fleet``: the figures of an account, each with the filter that lists its devices."""
+
+from __future__ import annotations
+
+
+async def test_each_figure_leads_to_its_devices(alice, device):
+    """The filter of a figure lists as many devices as the figure says."""
+    for n, version in enumerate(["1.0", "1.0", 'odd "one"|two', None]):
+        await alice.http.post("/devices", json={"id": f"e{n}"})
+        if version is not None:
+            state = {"reported": {"ota": {"app": "lamp", "fw_version": version, "is_committed": n > 0}}}
+            await alice.http.post(f"/devices/e{n}/shadow", json={"state": state})
+    found = (await alice.http.get("/fleet")).json()
+    expected = {"all": 5, "online": 1, "offline": 4, "never_seen": 4, "uncommitted": 1, "damaged": 0}
+    assert found["devices"] == expected
+    figures = [(found["devices"][name], terms) for name, terms in found["filters"].items()]
+    figures += [(build["devices"], build["filter"]) for build in found["builds"]]
+    assert len(figures) == 8
+    for number, terms in figures:
+        listed = await alice.http.get("/devices", params={"filter": terms, "fields": "id"})
+        assert len(listed.json()) == number, terms
+    assert found["day"]["online"][-1] == 1
+    assert len(found["day"]["online"]) * found["day"]["step"] == 86_400
+    assert [event["name"] for event in found["events"]][-2:] == ["online", "created"]
+    assert (found["updates"], found["rollouts"], found["flapping"]) == (
+        {"under_way": {}, "failed": 0, "last_failed": []}, [], [],
+    )  # fmt: skip
+
+
+async def test_an_empty_fleet_has_figures_too(alice):
+    """All of them are 0."""
+    found = (await alice.http.get("/fleet")).json()
+    assert set(found["devices"].values()) == {0}
+    assert found["builds"] == found["silent"] == found["events"] == []
+
+
+async def test_figures_follow_at_once(alice):
+    """A change that was answered is in the next answer."""
+    await alice.http.get("/fleet")
+    async with await alice.connect("d1"):
+        await alice.told("online", "d1")
+        assert (await alice.http.get("/fleet")).json()["devices"]["online"] == 1
+    await alice.told("offline", "d1")
+    found = (await alice.http.get("/fleet")).json()
+    assert found["devices"]["online"] == 0
+    assert [device["id"] for device in found["silent"]] == ["d1"]
