@@ -11,7 +11,7 @@ from mdash_backends.memory import MemoryBlobs, MemoryBus, MemoryDocuments, Memor
 from mdashcore import _json, notifications, ota
 from mdashcore.hub import Hub
 from mdashcore.hub.fleet.overview import LEAST_FLAPS, MAX_BUILDS, MAX_SHOWN
-from mdashcore.hub.fleet.presence_history import DAY, STEPS
+from mdashcore.hub.fleet.presence_history import HISTORY_TIME, STEPS
 from mdashcore.identity import DeviceKey
 from mdashcore.storage import ORDERED, Backend
 
@@ -22,7 +22,7 @@ class Fleet:
     """A hub with a clock, and the states of its devices at each moment."""
 
     def __init__(self):
-        self.now = 10 * DAY
+        self.now = 10 * HISTORY_TIME
         numbers = itertools.count()
         backend = Backend(MemoryDocuments(), MemoryLogs(), MemoryBlobs(), MemoryBus(), frozenset({ORDERED}))
         self.hub = Hub(
@@ -55,7 +55,7 @@ def test_the_day_is_counted_back_from_now(tools):
     """
 
     @given(
-        st.lists(st.tuples(st.floats(1.0, DAY / 12), st.sampled_from(IDS)), max_size=40),
+        st.lists(st.tuples(st.floats(1.0, HISTORY_TIME / 12), st.sampled_from(IDS)), max_size=40),
         st.integers(0, 40),
     )
     def law(changes, looks_at):
@@ -77,7 +77,7 @@ def test_the_day_is_counted_back_from_now(tools):
             assert (figures.devices, figures.online) == (len(IDS), sum(states.values()))
             assert len(figures.history) == STEPS
             for step, number in enumerate(figures.history):
-                time = fleet.now - (STEPS - 1 - step) * DAY / STEPS
+                time = fleet.now - (STEPS - 1 - step) * HISTORY_TIME / STEPS
                 before = [online for then, online in truth if then <= time]
                 assert number == (before[-1] if before else 0), f"at {time}"
 
@@ -124,7 +124,7 @@ def test_what_comes_and_goes_is_named(tools):
         await fleet.turn("d1", on=True)
         await fleet.hub.feed.emit("alice", notifications.OFFLINE, "d2", _json.encode({"changes": 17}))
         first = await fleet.figures()
-        fleet.now += DAY + 1
+        fleet.now += HISTORY_TIME + 1
         return first, await fleet.figures()
 
     first, later = tools.run(run())
@@ -157,7 +157,7 @@ def test_updates_are_counted_by_state(tools):
     async def run():
         image = ota.UpdateImage("fw", 10, "0" * 64)
         for id, state, age in [
-            ("d0", "TRANSFERRING", 0), ("d1", "FAILED", 10), ("d2", "ROLLED_BACK", 20), ("d3", "FAILED", DAY + 1),
+            ("d0", "TRANSFERRING", 0), ("d1", "FAILED", 10), ("d2", "ROLLED_BACK", 20), ("d3", "FAILED", HISTORY_TIME + 1),
         ]:  # fmt: skip
             await fleet.hub.create_device("alice", id)
             update = ota.Update(

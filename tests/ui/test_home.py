@@ -25,7 +25,7 @@ def test_a_person_sees_the_fleet_in_the_morning(open_page, person, fleet, axe, t
     axe(page)
     lamp.stop()
     expect(page.get_by_role("region", name="To look after").get_by_role("link", name="lamp")).to_be_visible()
-    figure(page, "never connected").press("Enter")
+    figure(page, "never connected").get_by_role("link").press("Enter")
     rows = page.get_by_role("grid", name="Devices").get_by_role("row")
     expect(rows.filter(has_text="silent")).to_be_visible()
     expect(rows.filter(has_text="lamp")).to_have_count(0)

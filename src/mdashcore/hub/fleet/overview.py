@@ -10,7 +10,7 @@ from typing import Final
 import attrs
 
 from mdashcore.hub.event_log import EventLog
-from mdashcore.hub.fleet.presence_history import DAY, PresenceHistory
+from mdashcore.hub.fleet.presence_history import HISTORY_TIME, PresenceHistory
 from mdashcore.hub.fleet.rows import DeviceRow
 from mdashcore.hub.fleet.summaries import Summaries
 from mdashcore.hub.pausing import Pause, never_pause
@@ -132,7 +132,7 @@ class FleetOverview:
         figures.failed = heapq.nlargest(MAX_SHOWN, figures.failed, key=_by_update)
         figures.silent = silent
         history = summary.history or PresenceHistory()
-        history.forget_before(now - DAY)
+        history.forget_before(now - HISTORY_TIME)
         figures.history = history.online(now, online)
         flapping = history.flapping(LEAST_FLAPS, MAX_SHOWN)
         figures.flapping = [(summary.rows[id], number) for id, number in flapping if id in summary.rows]
@@ -145,7 +145,7 @@ def _count_update(figures: FleetFigures, updates: Counter[str], row: DeviceRow, 
     assert update is not None  # noqa: S101 - for the type checker
     if update.state not in UPDATE_ENDS:
         updates[update.state.value] += 1
-    elif update.state in FAILED_STATES and now - update.changed < DAY:
+    elif update.state in FAILED_STATES and now - update.changed < HISTORY_TIME:
         figures.failed_updates += 1
         figures.failed.append(row)
 

@@ -17,16 +17,16 @@ from mdashcore.hub.event_log import EventLog
 from mdashcore.hub.feed import FeedItem
 from mdashcore.hub.pausing import Pause
 
-__all__ = ["DAY", "MAX_HISTORY", "STEPS", "PresenceChange", "PresenceHistory"]
+__all__ = ["HISTORY_TIME", "MAX_HISTORY", "STEPS", "PresenceChange", "PresenceHistory"]
 
-DAY: Final = 86_400.0  # seconds
+HISTORY_TIME: Final = 86_400.0  # seconds
 
 STEPS: Final = 96  # points of a day: a quarter of an hour each
 
 MAX_HISTORY: Final = 20_000  # changes kept of an account, at 200 bytes: as many events as its log keeps
 
 
-class _Changes(msgspec.Struct, gc=False):
+class _ChangeCount(msgspec.Struct, gc=False):
     changes: int = 1
 
 
@@ -40,7 +40,7 @@ class _PresenceEvent(msgspec.Struct, gc=False):
 
 _read_event: Callable[[bytes], _PresenceEvent] = msgspec.json.Decoder(_PresenceEvent).decode
 
-_read_changes: Callable[[bytes], _Changes] = msgspec.json.Decoder(_Changes).decode
+_read_changes: Callable[[bytes], _ChangeCount] = msgspec.json.Decoder(_ChangeCount).decode
 
 _STATES: Final[Mapping[str, bool]] = {
     notifications.ONLINE: True,
@@ -79,7 +79,7 @@ class PresenceHistory:
         waiting, self._waiting = self._waiting or [], None
         for frame in waiting:
             self._add(frame)
-        self.forget_before(now - DAY)
+        self.forget_before(now - HISTORY_TIME)
 
     def receive(self, item: FeedItem) -> None:
         """Add a notification about presence."""
@@ -118,7 +118,7 @@ class PresenceHistory:
         changes = reversed(self._changes)
         change = next(changes, None)
         for step in range(STEPS):
-            end = now - step * DAY / STEPS
+            end = now - step * HISTORY_TIME / STEPS
             while change is not None and change.time > end:
                 before = change.is_online if change.changes % 2 == 0 else not change.is_online
                 number += before - states.get(change.id, False)

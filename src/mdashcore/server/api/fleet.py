@@ -12,7 +12,7 @@ from mdashcore import rollout
 from mdashcore.documents import FleetBuild, FleetDocument, FleetRollout, NotificationDocument
 from mdashcore.filters import Field, Term, Value, format_term
 from mdashcore.hub.fleet.overview import MAX_SHOWN, BuildCount, FleetFigures
-from mdashcore.hub.fleet.presence_history import DAY, STEPS
+from mdashcore.hub.fleet.presence_history import HISTORY_TIME, STEPS
 from mdashcore.hub.fleet.rows import DeviceRow
 from mdashcore.rollout import Rollout
 from mdashcore.server.api._request import answer, principal, service, time_text
@@ -57,7 +57,7 @@ def _document(figures: FleetFigures, rollouts: list[Rollout]) -> FleetDocument:
             "uncommitted": figures.uncommitted,
             "damaged": figures.damaged,
         },
-        "day": {"step": DAY / STEPS, "online": figures.history},
+        "day": {"step": HISTORY_TIME / STEPS, "online": figures.history},
         "builds": [_build(build) for build in figures.builds],
         "other_builds": figures.other_builds,
         "updates": {
