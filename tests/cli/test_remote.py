@@ -48,6 +48,8 @@ def test_devices(alice, mdash):
     assert json.loads(out) == [{"id": "d1", "tags": {}}]
     assert mdash("devices", "list", "--sort", "colour", env=alice).code == 1
     assert mdash("devices", "list", "--fields", "id", env=alice).code == 2
+    assert mdash("fleet", env=alice).out.startswith("all\t1\t-\nonline\t0\tonline\n")
+    assert json.loads(mdash("fleet", "--json", env=alice).out)["devices"]["all"] == 1
     assert "name\tUno\nonline\tno\n" in mdash("devices", "show", "d1", env=alice).out
     renewed = json.loads(mdash("devices", "token", "d1", "--json", env=alice).out)
     assert renewed["id"] == "d1"

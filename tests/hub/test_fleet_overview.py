@@ -157,7 +157,8 @@ def test_updates_are_counted_by_state(tools):
     async def run():
         image = ota.UpdateImage("fw", 10, "0" * 64)
         for id, state, age in [
-            ("d0", "TRANSFERRING", 0), ("d1", "FAILED", 10), ("d2", "ROLLED_BACK", 20), ("d3", "FAILED", HISTORY_TIME + 1),
+            ("d0", "TRANSFERRING", 0), ("d1", "FAILED", 10), ("d2", "ROLLED_BACK", 20),
+            ("d3", "FAILED", HISTORY_TIME + 1),
         ]:  # fmt: skip
             await fleet.hub.create_device("alice", id)
             update = ota.Update(
