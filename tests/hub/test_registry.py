@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdashcore._errors import AlreadyExists, InvalidInput, NotFound, StorageError, Unauthenticated
+from mdashcore.hub.records.schema import TokenOwner
 from mdashcore.hub.registry import Registry
-from mdashcore.identity import DeviceKey
+from mdashcore.identity import DeviceKey, hash_token
 
 
 def make(tools):
@@ -204,3 +205,58 @@ def test_a_device_whose_removal_has_begun(tools):
     tools.run(registry.remove(DeviceKey("alice", "d1")))
     with pytest.raises(NotFound):
         tools.run(registry.finish_removal(DeviceKey("alice", "d1")))
+
+
+@given(choices=st.lists(st.integers(0, 4), max_size=60), conflicts=st.integers(0, 5))
+def test_tags_that_are_changed_at_the_same_time_are_all_kept(tools, choices, conflicts):
+    """Also beside a new name; a change that changes nothing writes nothing."""
+    registry, documents, _ = make(tools)
+    key = tools.run(registry.create("alice", "d1", None, {"a": True})).device.key
+    documents.conflicts = conflicts
+    changes = [registry.change_tags(key, {str(n): str(n)}) for n in range(4)]
+    outcomes = tools.interleave([*changes, registry.rename(key, "Pump")], choices)
+    assert not [outcome.error for outcome in outcomes if outcome.error]
+    device = tools.run(registry.get(key))
+    assert (device.name, device.tags) == ("Pump", {"a": True, **{str(n): str(n) for n in range(4)}})
+    before = dict(stored(documents, "devices"))
+    assert tools.run(registry.change_tags(key, {"a": True}))[1] is False
+    assert stored(documents, "devices") == before
+
+
+def test_a_device_that_is_being_removed_gets_no_tags(tools):
+    """It does not exist any more."""
+    registry, _, _ = make(tools)
+    key = tools.run(registry.create("alice", "d1")).device.key
+    tools.run(registry.begin_removal(key))
+    with pytest.raises(NotFound):
+        tools.run(registry.change_tags(key, {"a": True}))
+
+
+@given(choices=st.lists(st.integers(0, 2), max_size=60))
+def test_of_many_imports_of_a_token_one_succeeds(tools, choices):
+    """The token belongs to that device; the others get an error, and are not there."""
+    registry, documents, _ = make(tools)
+    token, places = "Q2hhbmdlIG1lIQ-8f2a9c", [("alice", "d1"), ("alice", "d2"), ("bob", "d1")]
+    digest = hash_token(token)
+    outcomes = tools.interleave([registry.adopt(account, id, digest) for account, id in places], choices)
+    (won,) = [outcome.value[0] for outcome in outcomes if outcome.value]
+    assert sum(isinstance(outcome.error, AlreadyExists) for outcome in outcomes) == 2
+    assert tools.run(registry.authenticate(token)) == won
+    assert list(stored(documents, "devices")) == [str(won.key)]
+
+
+def test_a_token_of_another_service_belongs_to_one_device(tools):
+    """An entry of the index that an interrupted import has left is replaced; a living one is not."""
+    registry, _, _ = make(tools)
+    digest = "ab" * 32
+    tools.run(registry._owners.put(digest, TokenOwner("alice", "gone")))
+    device, is_new = tools.run(registry.adopt("alice", "d1", digest))
+    assert (device.token_hash, is_new) == (digest, True)
+    assert tools.run(registry.adopt("alice", "d1", digest)) == (device, False)
+    for account, id in (("alice", "d2"), ("bob", "d1")):
+        with pytest.raises(AlreadyExists):
+            tools.run(registry.adopt(account, id, digest))
+    with pytest.raises(AlreadyExists):
+        tools.run(registry.adopt("alice", "d1", "cd" * 32))
+    tools.run(registry.remove(device.key))
+    assert tools.run(registry.adopt("bob", "d1", digest))[1]

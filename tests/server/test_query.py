@@ -13,7 +13,7 @@ SHADOW = "/devices/d1/shadow"
 UPDATE = ["queue", "bare", "force", "commit", "commit_after", "commit_timeout", "chunk_size", "attempts", "in_flight"]
 
 PARAMETERS = [
-    ("GET", "/devices", ["filter"]),
+    ("GET", "/devices", ["filter", "limit", "after", "sort", "fields"]),
     ("POST", "/devices", []),
     ("GET", "/devices/d1", []),
     ("PUT", "/devices/d1", []),
@@ -30,6 +30,11 @@ PARAMETERS = [
     ("POST", "/devices/d1/ota/end", []),
     ("DELETE", "/devices/d1/ota", []),
     ("POST", "/devices/d1/ota", UPDATE),
+    ("POST", "/tags", []),
+    ("GET", "/filters", []),
+    ("PUT", "/filters/halls", []),
+    ("DELETE", "/filters/halls", []),
+    ("GET", "/filter-terms", ["text", "typed"]),
     ("GET", "/rollouts", []),
     ("POST", "/rollouts", ["bare"]),
     ("GET", "/rollouts/rol_aaaaaaaaaaaa", []),
@@ -54,6 +59,7 @@ PARAMETERS = [
     ("GET", "/metrics", ["place", "filter"]),
     ("GET", "/users/limits", []),
     ("GET", "/users/bob/limits", []),
+    ("POST", "/users/bob/devices", []),
 ]
 
 IN_FRONT = [("POST", "/devices/d1/ota"), ("POST", "/rollouts")]
