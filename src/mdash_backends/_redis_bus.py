@@ -1,4 +1,7 @@
-"""The message bus on Redis' pub/sub: one connection listens for all subscribers of a process.
+"""The message bus on Redis' pub/sub: one connection listens for all subscribers of a process, of thousands of topics.
+
+Commands on it are pipelined: no subscriber waits for the answer to another one's command. A topic is a channel while it
+has subscribers; with the last of them it is gone from the server too.
 
 When that connection is lost, the bus makes another one and subscribes again by itself. Messages that were published
 meanwhile are lost, so every subscriber gets one `StorageError` from its iterator, at the place of the gap: after the
@@ -21,7 +24,7 @@ from coredis.connection import BaseConnection
 from coredis.exceptions import AskError, RedisError
 
 from mdash_backends._bus_queue import BusQueue
-from mdash_backends._redis_client import ANY_SLOT, RedisClient
+from mdash_backends._redis_client import ANY_SLOT, MAX_WAIT, RedisClient
 from mdash_backends._redis_servers import REDIS_FAILURES, RedisHome, reason
 from mdashcore._errors import StorageError
 
@@ -32,6 +35,8 @@ _log = logging.getLogger(__name__)
 RECONNECT_DELAY: Final = 0.2  # seconds between two tries to connect: all has to work 5 seconds after the server is back
 
 TEST_INTERVAL: Final = 1.0  # seconds of silence, after which a connection is tested
+
+SUBSCRIBE_SLICE: Final = 500  # channels in one command on a new connection: 40 KB, and milliseconds of the server
 
 _NO_ANSWER: Final = "no answer"
 
@@ -50,7 +55,9 @@ class RedisBus:
         self._probe = probe
         self._channels: dict[bytes, set[_Subscription]] = {}
         self._connection: BaseConnection | None = None
-        self._asked: defaultdict[bytes, deque[_Subscription]] = defaultdict(deque)
+        self._asked: defaultdict[bytes, deque[list[_Subscription]]] = defaultdict(deque)
+        """By channel: the subscriptions that wait for each answer, in the order in which they were asked for."""
+        self._answered = anyio.Event()
         self._listening = False
         self._last_received = 0.0
         self._reason = _NO_ANSWER
@@ -75,11 +82,15 @@ class RedisBus:
         return (self._prefix + topic).encode("utf-8", "surrogatepass")
 
     async def _until_live(self, subscription: _Subscription) -> None:
-        try:
-            with anyio.fail_after(self._client.home.timeout):
+        """Wait for the answer of the server: for as long as it sends anything else, as it has thousands to answer."""
+        timeout, end = self._client.home.timeout, anyio.current_time() + MAX_WAIT
+        while not subscription.live.is_set():
+            with anyio.move_on_after(timeout) as timer:
                 await subscription.live.wait()
-        except TimeoutError as exc:
-            raise StorageError(f"{self._client.home}: not subscribed in time: {self._reason}") from exc
+            silence = anyio.current_time() - self._last_received
+            if timer.cancelled_caught and (silence >= timeout or anyio.current_time() >= end):
+                error = StorageError(f"{self._client.home}: not subscribed in time: {self._reason}")
+                raise error from TimeoutError(f"no answer within {timeout:g} s")
 
     def _ask(self, name: bytes, subscription: _Subscription) -> None:
         """Ask Redis to acknowledge a subscription, if there is a connection. A new connection asks for all.
@@ -87,20 +98,21 @@ class RedisBus:
         An already subscribed channel is asked too, because messages that were published earlier come before the answer.
         """
         if self._send(b"SUBSCRIBE", name):
-            self._asked[name].append(subscription)
+            self._asked[name].append([subscription])
 
     def _leave(self, name: bytes, subscription: _Subscription) -> None:
+        subscription.end()
         others = self._channels[name]
         others.discard(subscription)
         if not others:
             del self._channels[name]
             self._send(b"UNSUBSCRIBE", name)
 
-    def _send(self, command: bytes, name: bytes) -> bool:
+    def _send(self, command: bytes, *names: bytes) -> bool:
         if self._connection is None or not self._connection.usable:
             return False
         try:
-            self._connection.send_command(command, name)
+            self._connection.send_command(command, *names)
         except REDIS_FAILURES:
             return False
         return True
@@ -137,11 +149,23 @@ class RedisBus:
             self._asked.clear()
             tasks.start_soon(self._test, connection)
             tasks.start_soon(_refused, connection)
-            for name, subscriptions in self._channels.items():
-                for subscription in subscriptions:
-                    self._ask(name, subscription)
+            tasks.start_soon(self._ask_for_all)
             async with aclosing(connection.push_messages) as messages:
                 await self._distribute(messages, connection, gate)
+
+    async def _ask_for_all(self) -> None:
+        """Subscribe to all channels, a slice at a time, so that a new connection does not begin with megabytes."""
+        left = deque(self._channels)
+        while left:
+            names = [left.popleft() for _ in range(min(len(left), SUBSCRIBE_SLICE))]
+            waiting = {name: [*self._channels[name]] for name in names if name in self._channels}
+            if not waiting or not self._send(b"SUBSCRIBE", *waiting):
+                continue  # all of them were left; or the connection is lost, and the next one asks again
+            for name, subscriptions in waiting.items():
+                self._asked[name].append(subscriptions)
+            while subscriptions in self._asked.get(name, ()):  # of the last channel, which is answered last
+                self._answered = anyio.Event()
+                await self._answered.wait()
 
     async def _distribute(
         self, messages: AsyncIterator[Any], connection: BaseConnection, gate: CapacityLimiter
@@ -164,11 +188,14 @@ class RedisBus:
             case [b"message", name, value]:
                 for subscription in self._channels.get(name, ()):
                     subscription.offer(value)
-            case [b"subscribe", name, _] if asked := self._asked[name]:
-                asked.popleft().begin(self._client.home)  # the answers have the order of the questions
-                self._reason = _NO_ANSWER
+            case [b"subscribe", name, _] if name in self._asked:
+                asked = self._asked[name]
+                for subscription in asked.popleft():  # the answers have the order of the questions
+                    subscription.begin(self._client.home)
                 if not asked:
                     del self._asked[name]
+                self._reason = _NO_ANSWER
+                self._answered.set()
 
     async def _test(self, connection: BaseConnection) -> None:
         """Read a key after each interval of silence. Raises if no answer comes in time, or if the cluster is down.

@@ -33,7 +33,8 @@ connection is lost, messages may be dropped; then the subscription raises `Stora
 after the messages before it. The subscription may end with that error: a subscriber that needs later messages
 subscribes again. If it goes on instead, messages arrive again when the error is raised, and its iterator says so with a
 true attribute `is_live`. `publish` never waits for a subscriber, and a slow one never delays another. No message is
-kept for an absent subscriber. Users that need every message keep a log beside the bus and read what they missed.
+kept for an absent subscriber. When its context is left, a subscription ends, and its iterator too. Users that need
+every message keep a log beside the bus and read what they missed.
 A subscriber may have thousands of topics at the same time, which come and go: a topic costs kilobytes, not a connection
 of its own, and one without subscribers costs nothing, in this process and below it.
 

@@ -84,6 +84,7 @@ class TestFilesystem(BackendSuite):
     """All four suites."""
 
     flood = 350  # more than short queues hold
+    topics = 200
 
     @pytest.fixture(autouse=True)
     def folder(self, tmp_path: Path, failing_disk: Any) -> None:

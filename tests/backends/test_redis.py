@@ -69,6 +69,7 @@ class TestRedis(BackendSuite):
     """The contract, on one server that has every write on disk before it answers."""
 
     flood = 350  # more than short queues hold
+    topics = 200  # thousands are in the tests of faults
 
     @pytest.fixture(autouse=True)
     def _server(self, durable_redis: Any) -> None:
@@ -93,6 +94,7 @@ class TestRedisCluster(BackendSuite):
     """The contract, on a cluster of two nodes: each refuses a script whose keys have not one slot, and that its own."""
 
     flood = 350  # more than short queues hold
+    topics = 200  # thousands are in the tests of faults
     loops = ("trio",)  # what depends on the loop is as with one server
 
     @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import anyio
@@ -179,6 +180,56 @@ def test_subscriptions_are_healed(server: Any, run: Run, caplog: pytest.LogCaptu
     with caplog.at_level(logging.WARNING, "mdash_backends"):
         run(test)
     assert "subscriptions are interrupted" in caplog.text
+
+
+def test_thousands_of_topics_are_healed(server: Any, run: Run) -> None:
+    """Over one connection, in slices, after each restart; those that are left meanwhile, and at the end, are gone."""
+    number = 3000
+
+    def channels() -> set[bytes]:
+        found: list[bytes] = server.command("PUBSUB", "CHANNELS", "mdash:bus:0:many*")
+        return set(found)
+
+    async def test() -> None:
+        async with open_backend(server.url) as backend:
+            live, healed = anyio.Semaphore(0), anyio.Semaphore(0)
+            leave = [anyio.CancelScope() for _ in range(number)]
+
+            async def follow(n: int) -> None:
+                with leave[n]:
+                    async with backend.bus.subscribe(f"many{n}") as messages:
+                        live.release()
+                        while True:
+                            with pytest.raises(StorageError, match="connection was lost"):
+                                await anext(messages)
+                            await works_again(partial(backend.bus.publish, f"many{n}", b"%d" % n))
+                            assert await anext(messages) == b"%d" % n
+                            healed.release()
+
+            async with anyio.create_task_group() as tasks:
+                for n in range(number):
+                    tasks.start_soon(follow, n)
+                for _ in range(number):
+                    await live.acquire()
+                assert len(await anyio.to_thread.run_sync(channels)) == number
+                left = number
+                for _ in range(2):
+                    server.kill()
+                    for n in range(left // 2, left):  # they leave while there is no connection
+                        leave[n].cancel()
+                    left //= 2
+                    await anyio.to_thread.run_sync(server.start)
+                    with anyio.fail_after(PATIENCE):
+                        for _ in range(left):
+                            await healed.acquire()
+                    assert len(await anyio.to_thread.run_sync(channels)) == left
+                    clients = await anyio.to_thread.run_sync(server.command, "CLIENT", "LIST", "TYPE", "pubsub")
+                    assert len(clients.splitlines()) == 1
+                tasks.cancel_scope.cancel()
+            async with backend.bus.subscribe("last"):  # when this is known, so is what was said before
+                assert await anyio.to_thread.run_sync(channels) == set()
+
+    run(test)
 
 
 def test_subscribing_while_the_server_is_away(server: Any, run: Run) -> None:

@@ -30,6 +30,7 @@ class TestSqlite(BackendSuite):
     """The whole contract; with so small pages that every scan needs many."""
 
     flood = 350  # more than short queues hold
+    topics = 200
 
     @pytest.fixture(autouse=True)
     def _folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing_disk: Any) -> None:

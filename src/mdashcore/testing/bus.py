@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, ClassVar
 
 import anyio
 
 from mdashcore._errors import StorageError
-from mdashcore.storage import INSTANT, SHARED, Backend, MessageBus
+from mdashcore.storage import INSTANT, SHARED, Backend, MessageBus, goes_on
 from mdashcore.testing._suite import CANCEL_STEPS, ODD_KEYS, StorageSuite, cancel_after, expect_failure, run_immediately
 
 __all__ = ["MessageBusSuite"]
@@ -24,6 +24,10 @@ SHARED_MESSAGES = 50
 
 LEFT_SUBSCRIPTIONS = 20  # subscriptions that are left by an exception
 
+PUBLISHERS = 32  # messages that are published at the same time to thousands of topics
+
+HELD_TOPICS = 50  # topics that are subscribed to while the system below the bus fails
+
 MAX_KEPT = 2  # of those: a variable of the store may still name the last
 
 
@@ -32,6 +36,9 @@ class MessageBusSuite(StorageSuite):
 
     flood: ClassVar[int] = 6000
     """Messages past a subscriber that reads none: more than a queue for it can reasonably hold."""
+
+    topics: ClassVar[int] = 1000
+    """Topics that are subscribed to at the same time."""
 
     def test_bus_the_first_message_arrives(self) -> None:
         """A subscription is live when it has been entered: the very next message comes."""
@@ -110,6 +117,50 @@ class MessageBusSuite(StorageSuite):
                     with anyio.fail_after(MESSAGE_TIMEOUT):
                         assert await anext(comes) == b"3"
                         assert [await anext(stays) for _ in range(3)] == [b"1", b"2", b"3"]
+
+        self._on_bus(test)
+
+    def test_bus_a_subscription_ends_with_its_context(self) -> None:
+        """What is published after a subscription was left does not come out of its iterator, which has ended."""
+
+        async def test(bus: MessageBus) -> None:
+            async with bus.subscribe("t") as stays:
+                async with bus.subscribe("t") as left:
+                    await bus.publish("t", b"1")
+                    with anyio.fail_after(MESSAGE_TIMEOUT):
+                        assert await anext(left) == await anext(stays) == b"1"
+                await bus.publish("t", b"2")
+                with anyio.fail_after(MESSAGE_TIMEOUT):
+                    assert await anext(stays) == b"2"
+                    assert await anext(left, None) is None
+
+        self._on_bus(test)
+
+    def test_bus_thousands_of_topics(self) -> None:
+        """They come and go together: each subscriber gets the messages of its topic while it is there, and no other."""
+
+        async def test(bus: MessageBus) -> None:
+            present = _Present(bus)
+            all_topics = range(self.topics)
+            for round, topics in enumerate((all_topics, all_topics[::2], all_topics)):
+                async with present.subscribed(topics, round):
+                    await present.publish(all_topics, round)
+
+        self._on_bus(test)
+
+    def test_bus_topics_that_are_left_cost_nothing(self) -> None:
+        """After thousands of topics have come and gone the store keeps nothing of them."""
+
+        async def test(bus: MessageBus) -> None:
+            present, kept = _Present(bus), []
+            for round in range(3):
+                topics = range(round * self.topics, (round + 1) * self.topics)
+                async with present.subscribed(topics, round):
+                    await present.publish(topics, round)
+                gc.collect()
+                kept.append(len(gc.get_objects()))
+            grown = kept[2] - kept[1]
+            assert grown < self.topics / 2, f"{grown} objects are kept of {self.topics} topics that were left"
 
         self._on_bus(test)
 
@@ -227,6 +278,46 @@ class MessageBusSuite(StorageSuite):
 
         self.run_failing(test)
 
+    def test_bus_topics_outlast_a_failure(self) -> None:
+        """After a failure of the system below, each subscription has either lost nothing, or has an error at the place
+        of the gap; then it goes on, if it says so, or can be made again.
+        """
+
+        async def test(backend: Backend, fail: Callable[[], AbstractAsyncContextManager[None]]) -> None:
+            bus, live, failed = backend.bus, anyio.Semaphore(0), anyio.Event()
+
+            async def follow(n: int) -> None:
+                topic, message = f"held/{n}", b"%d" % n
+                async with bus.subscribe(topic) as messages:
+                    live.release()
+                    await failed.wait()
+                    try:
+                        assert await anext(messages) == message
+                        return
+                    except StorageError:
+                        if goes_on(messages):
+                            await bus.publish(topic, message)
+                            assert await anext(messages) == message
+                            return
+                async with bus.subscribe(topic) as messages:
+                    await bus.publish(topic, message)
+                    assert await anext(messages) == message
+
+            with anyio.fail_after(2 * MESSAGE_TIMEOUT):
+                async with anyio.create_task_group() as tasks:
+                    for n in range(HELD_TOPICS):
+                        tasks.start_soon(follow, n)
+                    for _ in range(HELD_TOPICS):
+                        await live.acquire()
+                    async with fail():
+                        async with expect_failure([]):
+                            await bus.publish("t", b"1")
+                    failed.set()
+                    for n in range(HELD_TOPICS):
+                        await bus.publish(f"held/{n}", b"%d" % n)
+
+        self.run_failing(test)
+
     def test_bus_shared(self) -> None:
         """A message that is published through one opener of the store arrives at another."""
 
@@ -278,6 +369,44 @@ class MessageBusSuite(StorageSuite):
             await test(backend.bus)
 
         self.run_open(opened)
+
+
+class _Present:
+    """Subscribers of numbered topics, each of which has to get one message in each round."""
+
+    def __init__(self, bus: MessageBus) -> None:
+        self._bus = bus
+
+    @asynccontextmanager
+    async def subscribed(self, topics: Sequence[int], round: int) -> AsyncIterator[None]:
+        """Subscribe to topics. The context ends when each has got the message of its number and round."""
+        live = anyio.Semaphore(0)
+
+        async def subscribe(n: int) -> None:
+            async with self._bus.subscribe(f"many/{n}") as messages:
+                live.release()
+                assert await anext(messages) == b"%d of %d" % (n, round)
+
+        with anyio.fail_after(2 * MESSAGE_TIMEOUT):
+            async with anyio.create_task_group() as tasks:
+                for n in topics:
+                    tasks.start_soon(subscribe, n)
+                for _ in topics:
+                    await live.acquire()
+                yield
+
+    async def publish(self, topics: Sequence[int], round: int) -> None:
+        """Publish the messages of a round, several at the same time."""
+        left = list(topics)
+
+        async def work() -> None:
+            while left:
+                n = left.pop()
+                await self._bus.publish(f"many/{n}", b"%d of %d" % (n, round))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(PUBLISHERS):
+                tasks.start_soon(work)
 
 
 async def _until(messages: AsyncIterator[bytes], last: bytes) -> list[bytes]:

@@ -113,6 +113,7 @@ def run_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
         class Suite(BackendSuite):
             flood = 350
+            topics = 200
 
             def open(self, name: str) -> AbstractAsyncContextManager[Backend]:
                 return openers[kind](name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unittest
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import anyio
 import pytest
@@ -119,6 +119,79 @@ class LeaksWhatIsLeft(MemoryBus):
         self._topics[topic].discard(queue)
 
 
+class GoesOnAfterTheEnd(MemoryBus):
+    """Leaves the queue of a subscription that was left among the others, until the topic has no other subscriber."""
+
+    @asynccontextmanager
+    async def subscribe(self, topic: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        queue = BusQueue()
+        self._topics.setdefault(topic, set()).add(queue)
+        yield queue
+
+
+class MixesTopics(MemoryBus):
+    """Has room for a few topics, and takes those that fall on one place for one."""
+
+    def _place(self, topic: str) -> str:
+        return str(sum(topic.encode("utf-8", "surrogatepass")) % 97) if topic.startswith("many") else topic
+
+    async def publish(self, topic: str, message: bytes) -> None:
+        await super().publish(self._place(topic), message)
+
+    def subscribe(self, topic: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        return super().subscribe(self._place(topic))
+
+
+class ForgetsToSubscribeAgain(MemoryBus):
+    """Ends a topic of which many come and go, and leaves the next subscriber of that name without messages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._left: set[str] = set()
+
+    async def publish(self, topic: str, message: bytes) -> None:
+        if topic not in self._left:
+            await super().publish(topic, message)
+
+    @asynccontextmanager
+    async def subscribe(self, topic: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        async with super().subscribe(topic) as messages:
+            yield messages
+        if topic.startswith("many"):
+            self._left.add(topic)
+
+
+class KeepsTopics(MemoryBus):
+    """Keeps the entry of a topic that has no subscribers any more."""
+
+    @asynccontextmanager
+    async def subscribe(self, topic: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        async with super().subscribe(topic) as messages:
+            yield messages
+        self._topics.setdefault(topic, set())
+
+
+class LosesATopic(MemoryBus):
+    """Subscribes again to all topics but one after a failure, and says that all go on."""
+
+    _fails = False
+
+    @property
+    def fails(self) -> bool:
+        """Whether it fails at the moment."""
+        return self._fails
+
+    @fails.setter
+    def fails(self, fails: bool) -> None:
+        if self._fails and not fails:
+            for queues in self._topics.values():
+                for queue in queues:
+                    queue.interrupt("the connection was lost")
+            if self._topics:
+                self._topics.popitem()
+        self._fails = fails
+
+
 class SwallowsExceptions(MemoryBus):
     """Takes what its user raises for its own."""
 
@@ -187,6 +260,11 @@ MUTANTS: list[tuple[type, str, str]] = [
     (PublishesOneByOne, "test_bus_a_cancelled_publish_is_never_half_done", "memory"),
     (CutsMessages, "test_bus_order", "memory"),
     (LeaksWhatIsLeft, "test_bus_what_an_exception_leaves_is_gone", "memory"),
+    (GoesOnAfterTheEnd, "test_bus_a_subscription_ends_with_its_context", "memory"),
+    (MixesTopics, "test_bus_thousands_of_topics", "memory"),
+    (ForgetsToSubscribeAgain, "test_bus_thousands_of_topics", "memory"),
+    (KeepsTopics, "test_bus_topics_that_are_left_cost_nothing", "memory"),
+    (LosesATopic, "test_bus_topics_outlast_a_failure", "memory"),
     (SwallowsExceptions, "test_bus_what_an_exception_leaves_is_gone", "memory"),
     (LetsErrorsOut, "test_bus_failures_are_storage_errors", "memory"),
     (HasItsOwn, "test_bus_shared", "shared"),
