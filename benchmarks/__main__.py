@@ -33,6 +33,7 @@ MODULES = {
     "MERGE": "merge",
     "GROWTH": "growth",
     "REST": "rest",
+    "CLUSTER": "cluster",
 }
 
 

@@ -24,7 +24,8 @@ from coredis.connection import BaseConnection
 from coredis.exceptions import AskError, RedisError
 
 from mdash_backends._bus_queue import BusQueue
-from mdash_backends._redis_client import ANY_SLOT, MAX_WAIT, RedisClient
+from mdash_backends._redis_client import ANY_SLOT, RedisClient
+from mdash_backends._redis_connection import MAX_WAIT
 from mdash_backends._redis_servers import REDIS_FAILURES, RedisHome, reason
 from mdashcore._errors import StorageError
 
