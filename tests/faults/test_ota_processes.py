@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import random
 import re
@@ -17,6 +18,7 @@ import trio
 from forked import Forked
 
 from mdashcore.firmware import write_image
+from mdashcore.storage import open_backend
 from mdashcore.testing.device import connect_device
 from mdashcore.trio.agent import Backoff
 from mdashcore.virtual_device import VirtualDevice
@@ -171,6 +173,45 @@ async def test_another_server_goes_on_with_a_transfer(start_redis, tmp_path):
         nursery.cancel_scope.cancel()
     assert (update["attempt"], device.begun) == (1, 1)
     assert sorted(set(device.offsets)) == [*range(0, len(data), 1024)]
+
+
+@pytest.mark.parametrize("declared", [True, pytest.param(False, marks=pytest.mark.proof)], ids=["declared", "noticed"])
+async def test_another_server_goes_on_with_a_rollout(start_redis, tmp_path, declared):
+    """kill -9 of the server that drives it, while the device is that of the other: that one takes it over.
+
+    Within 20 s, in which it notices the death. To be quicker, the test declares the first one dead in its place.
+    """
+    redis = await trio.to_thread.run_sync(start_redis)
+    store = f"{redis.url}/0"
+    asked = {"filter": [], "phases": [100], "rate": None, "commit_timeout": 0}
+    async with trio.open_nursery() as nursery, server(store) as (_, other), open_backend(store) as backend:
+        token = (await other.post("/devices", json={"id": "lamp"})).json()["token"]
+        url = f"ws://{other.base_url.host}:{other.base_url.port}/api/v2/rpc"
+        run = partial(run_virtual_device, VirtualDevice("lamp", tmp_path), url, token, backoff=Backoff(first=0.01))
+        await nursery.start(lambda task_status: run(task_status=task_status))
+        async with server(store) as (process, client):
+            files = {"rollout": (None, json.dumps(asked)), "file": ("fw.zip", firmware_zip())}
+            answer = await client.post("/rollouts", files=files)
+            assert answer.status_code == 201, answer.text
+            await told(other, "ota.TRANSFERRING")
+            process.send_signal(signal.SIGKILL)
+        key = f"root/{answer.json()['id']}"
+        first = await driver(backend, key)
+        if declared:
+            await backend.documents.delete("nodes", first)
+            await backend.bus.publish("nodes", b'x {"method":"Node.Left","params":{"id":"%b"}}' % first.encode())
+        with trio.fail_after(20):
+            while await driver(backend, key) == first:  # noqa: ASYNC110 - what another process writes has no event here
+                await trio.sleep(0.1)
+        await told(other, "rollout.COMPLETED")
+        ended = (await other.get(f"/rollouts/{answer.json()['id']}")).json()
+        nursery.cancel_scope.cancel()
+    assert ended["reason"] == "1 of 1 devices succeeded, 0 failed"
+
+
+async def driver(backend, rollout):
+    """The server that drives a rollout, as it is stored."""
+    return json.loads((await backend.documents.get("rollouts", rollout)).body)["driver"]
 
 
 def memory(pid: int) -> dict[str, int]:

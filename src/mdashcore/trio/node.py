@@ -117,6 +117,7 @@ class Node:
                 on_event=self._on_event,
                 on_events_missed=self._on_events_missed,
                 on_update_changed=lambda key: self.update_supervisor.on_changed(key),
+                on_node_left=lambda id: self.others.on_left(id),
             )
         self.others: OtherNodes = OtherNodes(
             hub.nodes,

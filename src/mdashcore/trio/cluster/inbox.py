@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 import trio
 
-from mdashcore._errors import InvalidInput, NotFound
+from mdashcore._errors import InvalidInput, NotFound, StorageError
 from mdashcore.hub.feed import Feed, FeedItem, events_topic, feed_topic
 from mdashcore.hub.presence import Presence
 from mdashcore.identity import DeviceKey
@@ -43,6 +43,14 @@ _ANY_KEY: Final = b"*"
 """In place of a key: any of the account's credentials may be invalid."""
 
 
+_NODE_LEFT: Final = "Node.Left"
+"""A node has ended, so that others can take over what it drove before their next look at the living nodes."""
+
+
+class _NodeLeft(msgspec.Struct, gc=False):
+    id: str
+
+
 class Inbox:
     """The messages between this node and the others. Implements `PeerHandler`.
 
@@ -55,6 +63,7 @@ class Inbox:
         on_event: called with each event of an account that is followed with `events`, from this node or another.
         on_events_missed: called with an account whose events may have been missed.
         on_update_changed: called with a device whose update another node has changed.
+        on_node_left: called with the id of a node that has ended.
     """
 
     def __init__(
@@ -72,6 +81,7 @@ class Inbox:
         on_event: Callable[[str, FeedItem], None],
         on_events_missed: Callable[[str], None],
         on_update_changed: Callable[[DeviceKey], None],
+        on_node_left: Callable[[str], None],
     ) -> None:
         self._bus = bus
         self._devices = devices
@@ -81,6 +91,7 @@ class Inbox:
         self._on_account_missed = on_notifications_missed
         self._on_event = on_event
         self._on_update_changed = on_update_changed
+        self._on_node_left = on_node_left
         self.peers: Peers = Peers(bus, id, self, background, max_answer=max_answer)
         self.notices: DeviceNotices = DeviceNotices(id, presence, self.peers, background)
         self.feeds: Interests = Interests(
@@ -116,6 +127,13 @@ class Inbox:
         publish = partial(self._bus.publish, feed_topic(account), message)
         self._background.spawn(lambda: self._background.persist(publish))
 
+    async def publish_leaving(self, id: str) -> None:
+        """Notify the other nodes that this one, `id`, has ended. They notice a lost message a little later."""
+        try:
+            await self.peers.publish(_NODE_LEFT, _NodeLeft(id))
+        except StorageError:
+            return
+
     # Messages of peers
 
     async def answer_peer(self, method: str, params: bytes | None) -> bytes:
@@ -127,7 +145,9 @@ class Inbox:
     def on_peer_notification(self, method: str, params: bytes | None) -> None:
         """Do the same as `PeerHandler.on_peer_notification`. Ignores what it does not know."""
         try:
-            if method == ACCOUNT_CHANGED:
+            if method == _NODE_LEFT:
+                self._on_node_left(msgspec.json.decode(params or b"null", type=_NodeLeft).id)
+            elif method == ACCOUNT_CHANGED:
                 account = msgspec.json.decode(params or b"null", type=ChangedAccount).account
                 self._background.spawn(partial(self._devices.check, account))
             elif method in (DEVICE_CHANGED, UPDATE_CHANGED):

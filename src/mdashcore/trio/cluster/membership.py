@@ -64,6 +64,13 @@ class Membership:
         except StorageError as exc:
             _log.warning("the storage failed while leaving: %s", exc)
 
+    def on_left(self, id: str) -> None:
+        """Handle the message of a node that it has ended."""
+        if id != self._id:
+            self.known.discard(id)
+            self._on_gone(id)
+            self._sweep()
+
     async def heartbeat(self) -> None:
         """Give a sign of life and check those of others. Called every `BEAT_INTERVAL`. Raises `StorageError`."""
         try:

@@ -82,6 +82,11 @@ class OtherNodes:
         if self.inbox is not None:
             self.inbox.publish_revocation(account, key)
 
+    def on_left(self, id: str) -> None:
+        """Handle the message of a node that it has ended."""
+        if self.membership is not None:
+            self.membership.on_left(id)
+
     @asynccontextmanager
     async def joined(self, leave_by: Callable[[], float]) -> AsyncIterator[None]:
         """Be a member among the others until the context ends.
@@ -100,3 +105,4 @@ class OtherNodes:
         finally:
             with trio.CancelScope(deadline=leave_by(), shield=True):
                 await self.membership.leave()
+                await self.inbox.publish_leaving(self._id)

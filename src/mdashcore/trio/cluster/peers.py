@@ -123,8 +123,12 @@ class Peers:
 
     def broadcast(self, method: str, params: object) -> None:
         """Send a notification to all nodes, also this one, as soon as the bus accepts it."""
+        self._background.spawn(lambda: self._background.persist(lambda: self.publish(method, params)))
+
+    async def publish(self, method: str, params: object) -> None:
+        """Send a notification to all nodes, also this one. Raises `StorageError`."""
         message = b"%b %b" % (self._id, jsonrpc.encode_request(method, _json.encode(params)))
-        self._background.spawn(lambda: self._background.persist(lambda: self._bus.publish(BROADCAST_TOPIC, message)))
+        await self._bus.publish(BROADCAST_TOPIC, message)
 
     def forget(self, node: str) -> None:
         """Close the link of a peer that is gone, so that its callers stop waiting."""
