@@ -36,6 +36,18 @@ def results(tmp_path_factory):
     return run(folder, "merge"), folder
 
 
+@pytest.mark.proof
+@pytest.mark.skipif(bool(LOAD), reason=f"not installed: {', '.join(LOAD)}")
+def test_a_node_without_clients_costs_nothing(tmp_path):
+    """Less than 1 % of a core, while its neighbour on the same Redis takes all the reports it can."""
+    command = [sys.executable, "-m", "benchmarks.cluster", "--results", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    idle, two = json.loads((tmp_path / "results.json").read_text())["CLUSTER"]["lines"]
+    assert idle["met"], idle
+    assert two["met"], two
+
+
 def test_a_row_keeps_what_others_have_found(results):
     """Each can be run when there is time for it."""
     assert list(results[0]) == ["CODEC", "MERGE"]

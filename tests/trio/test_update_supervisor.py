@@ -1079,3 +1079,52 @@ async def test_a_device_that_never_forgets(autojump_clock, site, here):
     here.update_supervisor.on_event(KEY, ota.TransferEnded())
     assert (await here.ends()).state is UpdateState.COMMITTED
     assert trio.current_time() < 800
+
+
+# Leases
+
+
+async def test_one_node_takes_over_the_update_of_an_offline_device(autojump_clock, site, here, there):
+    """The node that has queued it is gone: of two that look for its updates at the same time one drives it."""
+    async with site.node("gone") as gone:
+        await site.start(gone)
+        assert (await gone.hub.updates.get(KEY)).driver == "gone"
+    async with trio.open_nursery() as nursery:
+        for node in (here, there):
+            nursery.start_soon(node.update_supervisor.resume_all)
+    driver = (await here.hub.updates.get(KEY)).driver
+    assert {driver} == {node.name for node in (here, there) if len(node.update_supervisor)}
+
+
+async def test_the_update_of_a_living_node_is_left_to_it(autojump_clock, site, here, there):
+    """Its device is offline, and another node starts, or cleans up after a third one."""
+    await site.start(here)
+    await there.update_supervisor.resume_all()
+    assert [len(node.update_supervisor) for node in (here, there)] == [1, 0]
+    assert (await here.hub.updates.get(KEY)).driver == "here"
+
+
+async def test_the_node_that_holds_the_device_takes_the_update(autojump_clock, site, here, there):
+    """The one that has queued it is told, and lets go; so is the driver if the update is canceled elsewhere."""
+    await site.start(here)
+    lamp = await site.lamp()
+    lamp.deaf.add("OTA.Begin")
+    await lamp.join(there)
+    await trio.sleep(1)
+    assert [len(node.update_supervisor) for node in (here, there)] == [0, 1]
+    assert (await here.hub.updates.get(KEY)).driver == "there"
+    await here.update_supervisor.cancel(KEY)
+    await trio.sleep(1)
+    assert [len(node.update_supervisor) for node in (here, there)] == [0, 0]
+
+
+async def test_a_lost_message_about_an_update_is_made_up_for(autojump_clock, site, here, there):
+    """The node that holds the device finds the update when it checks the device in turn."""
+    lamp = await site.lamp()
+    await lamp.join(there)
+    site.bus.losing = True
+    await site.start(here, AUTO)
+    await trio.sleep(5)
+    assert await there.stands() is UpdateState.QUEUED
+    await there.update_supervisor.check(KEY)
+    assert (await there.ends()).state is UpdateState.COMMITTED

@@ -140,7 +140,7 @@ class MessageBusSuite(StorageSuite):
         """They come and go together: each subscriber gets the messages of its topic while it is there, and no other."""
 
         async def test(bus: MessageBus) -> None:
-            present = _Present(bus)
+            present = _TopicUsers(bus)
             all_topics = range(self.topics)
             for round, topics in enumerate((all_topics, all_topics[::2], all_topics)):
                 async with present.subscribed(topics, round):
@@ -152,7 +152,7 @@ class MessageBusSuite(StorageSuite):
         """After thousands of topics have come and gone the store keeps nothing of them."""
 
         async def test(bus: MessageBus) -> None:
-            present, kept = _Present(bus), []
+            present, kept = _TopicUsers(bus), []
             for round in range(3):
                 topics = range(round * self.topics, (round + 1) * self.topics)
                 async with present.subscribed(topics, round):
@@ -371,7 +371,7 @@ class MessageBusSuite(StorageSuite):
         self.run_open(opened)
 
 
-class _Present:
+class _TopicUsers:
     """Subscribers of numbered topics, each of which has to get one message in each round."""
 
     def __init__(self, bus: MessageBus) -> None:
