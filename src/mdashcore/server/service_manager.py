@@ -54,7 +54,7 @@ class ServiceManager:
     def __init__(self, address: str = "", watchdog: float = 0.0) -> None:
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self._failing = False
-        self.watchdog = watchdog if address else 0.0
+        self.watchdog: float = watchdog if address else 0.0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], pid: int) -> ServiceManager:

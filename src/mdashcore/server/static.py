@@ -84,7 +84,7 @@ class StaticFiles:
     def __init__(self, app: App, files: Mapping[str, File] | None = None) -> None:
         self.inner = app
         self._files = read_files() if files is None else files
-        self.digest = _digest_of_all(self._files)
+        self.digest: str = _digest_of_all(self._files)
         """What stands in the addresses that the page refers to."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -38,17 +38,17 @@ class WorkerProcess:
         self, number: int, command: Sequence[str], on_metrics_wanted: Callable[[WorkerProcess], Awaitable[None]]
     ) -> None:
         self.number = number
-        self.starts = 0
+        self.starts: int = 0
         """How often its process was started."""
         self.failures = 0
         """How often in a row it has ended by itself."""
         self.was_ready: trio.Event = trio.Event()
         """Set when it accepts connections for the first time."""
-        self.is_ready = False
+        self.is_ready: bool = False
         """Whether its process accepts connections, or did so until it has ended."""
         self.place: Ready | None = None
         """Its addresses, which are those of all workers."""
-        self.store_answers = True
+        self.store_answers: bool = True
         self._command = command
         self._on_metrics_wanted = on_metrics_wanted
         self._process: trio.Process | None = None

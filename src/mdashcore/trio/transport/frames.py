@@ -99,13 +99,13 @@ class FrameCodec:
         self._control_time = -inf
         self._flooded = False  # whether it was closed for too many control frames: no more bytes of the peer are read
         self._deaf = False  # whether this side has closed the connection: later messages of the peer are dropped
-        self.unfinished = False
+        self.unfinished: bool = False
         """Whether the bytes so far may have another message, or at least more than a part of a frame."""
         self.control: list[bytes] = []
         """Control frames to be sent, of which the owner empties the list; an empty one is the end of all sent bytes."""
-        self.deadline = inf
+        self.deadline: float = inf
         """When to call `time_out`, unless it moves before."""
-        self.attention = False
+        self.attention: bool = False
         """Whether `control` or `deadline` has changed. The owner resets it."""
         self.owner: Hashable = None
         """The peer's account, for the log."""
