@@ -22,9 +22,12 @@ TAKERS = {
     ("GET", "/api/v2/devices/<id>/rpc/<method>"),
     ("POST", "/api/v2/devices/<id>/rpc/<method>"),
     ("POST", "/api/v2/devices/<id>/shadow"),
+    ("PUT", "/api/v2/filters/<name>"),
     ("POST", "/api/v2/keys"),
     ("POST", "/api/v2/logs"),
+    ("POST", "/api/v2/tags"),
     ("POST", "/api/v2/users"),
+    ("POST", "/api/v2/users/<name>/devices"),
     ("PUT", "/api/v2/users/<name>"),
     ("POST", "/api/v2/login"),
     ("POST", "/api/v2/logout"),
@@ -34,12 +37,13 @@ TAKERS = {
 
 
 def test_which_routes_take_a_body() -> None:
-    """These, and no others; what a stranger may send, and what only has names and passwords, has 4 KiB."""
+    """These, and no others; what a stranger may send, and what only has names, passwords or a filter, has 4 KiB."""
     limits = {(each.method, each.path): each.body_limit(1_000_000) for each in ALL_ENDPOINTS}
     assert {each for each, limit in limits.items() if limit} == TAKERS
     small = {path for (_, path), limit in limits.items() if limit == SMALL_BODY}
     assert {path.removeprefix("/api/v2/") for path in small} == {
         "devices",
+        "filters/<name>",
         "keys",
         "login",
         "logout",

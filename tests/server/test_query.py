@@ -31,6 +31,7 @@ PARAMETERS = [
     ("DELETE", "/devices/d1/ota", []),
     ("POST", "/devices/d1/ota", UPDATE),
     ("POST", "/tags", []),
+    ("GET", "/fleet", []),
     ("GET", "/filters", []),
     ("PUT", "/filters/halls", []),
     ("DELETE", "/filters/halls", []),
