@@ -33,6 +33,8 @@ SKIP_BATCH: Final = 256  # devices that are skipped before other tasks run: 0.1 
 
 LOOKUP_BATCH: Final = 256  # devices whose presence is read before other tasks run: 0.1 s of reading
 
+RETURN_GRACE: Final = 60.0  # seconds for devices to come back after their node has died, as all do within a minute
+
 OFFLINE_RECHECK: Final = 600.0  # seconds for which a device without a sign counts as offline: the bus may lose `online`
 
 _Notify: TypeAlias = Callable[[str, Rollout], Awaitable[None]]
@@ -79,6 +81,8 @@ class RolloutPerformer:
         """Devices that were offline when their turn came, and of which nothing was heard since."""
         self._looked_at = rollouts.clock.monotonic()
         """When that set was last emptied, by the monotonic clock."""
+        self._skips_from = -inf
+        """When offline devices may be skipped, by the monotonic clock: not just after the end of the node before."""
         self._late: dict[int, list[str]] = {}
         """For each phase whose time to come online has passed: the devices that are still to be checked."""
         self._to_cancel: dict[str, None] = {}
@@ -105,8 +109,10 @@ class RolloutPerformer:
             NotFound: it does not exist, or has ended.
             Conflict: another living node drives it.
         """
-        record = await _take(rollouts, account, id, leases)
+        record, before = await _take(rollouts, account, id, leases)
         performer = cls(rollouts, starter, account, record, leases)
+        if before is not None:
+            performer._skips_from = rollouts.clock.monotonic() + RETURN_GRACE
         await performer._members.load()
         await performer.refresh()
         return performer
@@ -377,7 +383,8 @@ class RolloutPerformer:
 
     def _may_skip(self, device: str) -> bool:
         deadline = rollout.offline_deadline(self._rollout, self._members.phase(device))
-        return self._rollout.state is RolloutState.RUNNING and self.now() >= deadline
+        is_late = self.now() >= deadline and self._clock.monotonic() >= self._skips_from
+        return is_late and self._rollout.state is RolloutState.RUNNING
 
     async def _is_online(self, device: str) -> bool:
         """Return whether the device is connected, to this process or another."""
@@ -398,6 +405,8 @@ class RolloutPerformer:
         if not self._is_running():
             return
         for phase in range(present.phase + 1):
+            if phase not in self._late and self._clock.monotonic() < self._skips_from:
+                continue  # the next refresh looks again
             if phase not in self._late and now >= rollout.offline_deadline(present, phase):
                 self._late[phase] = [
                     device for device in self._members.of_phase(phase) if self._is_waiting_offline(device)
@@ -461,8 +470,11 @@ class RolloutPerformer:
         )
 
 
-async def _take(rollouts: Rollouts, account: str, id: str, leases: Leases | None) -> Record[Rollout]:
-    """Return a rollout of which this node is the driver. Raises as `RolloutPerformer.load`."""
+async def _take(rollouts: Rollouts, account: str, id: str, leases: Leases | None) -> tuple[Record[Rollout], str | None]:
+    """Return a rollout of which this node is the driver, and the node that drove it before, if another one did.
+
+    Raises as `RolloutPerformer.load`.
+    """
     key = scoped(account, id)
     race = rollouts.records.race(key)
     while True:
@@ -470,11 +482,11 @@ async def _take(rollouts: Rollouts, account: str, id: str, leases: Leases | None
         if record is None or record.value.ended:
             raise NotFound(f"no rollout {id!r} that goes on")
         if leases is None or record.value.driver == leases.node:
-            return record
+            return record, None
         if not await leases.may_take(record.value.driver):
             raise Conflict(f"the rollout {id!r} is driven by {record.value.driver}")
         taken = attrs.evolve(record.value, driver=leases.node)
         try:
-            return Record(taken, await rollouts.records.put(key, taken, expected=record.version))
+            return Record(taken, await rollouts.records.put(key, taken, expected=record.version)), record.value.driver
         except VersionConflict:
             await race.lost()
