@@ -285,10 +285,13 @@ supervisor = Supervisor(ServerConfig(bind="127.0.0.1:0", workers=2), command, ma
 trio.run(supervisor.run, lambda place: print("started", flush=True))
 """
     process = await trio.lowlevel.open_process([sys.executable, "-c", program], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    with trio.fail_after(PATIENCE):
-        assert (await process.stdout.receive_some()).startswith(b"started")
+    try:
+        assert process.stdout is not None
+        with trio.fail_after(PATIENCE):
+            assert (await process.stdout.receive_some()).startswith(b"started")
+            process.kill()
+            while (tmp_path / "log").read_text().count("orphan") < 2:  # noqa: ASYNC110 - of other processes
+                await trio.sleep(0.01)
+    finally:
         process.kill()
-        while (tmp_path / "log").read_text().count("orphan") < 2:  # noqa: ASYNC110 - of other processes
-            await trio.sleep(0.01)
         await process.wait()
