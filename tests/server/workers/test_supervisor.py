@@ -136,8 +136,8 @@ async def test_a_dead_one_is_started_again(supervise, tmp_path, caplog):
             ("users=", "resets=", "first=False")
         }
         assert len(service.log("1", "start")) == 1
-        await service.wait(lambda: service.supervisor._workers[0].is_ready)
-        service.supervisor._note_stable(service.supervisor._workers[0])
+        worker = service.supervisor._workers[0]
+        await service.wait(lambda: service.supervisor._note_stable(worker) or not worker.failures)
         service.send(signal.SIGTERM)
     words = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert words == [
