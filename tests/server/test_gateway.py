@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import os
 import ssl
@@ -28,6 +29,7 @@ from mdashcore.server.app import create_app
 from mdashcore.server.asgi import LINGER_TIME
 from mdashcore.server.config import ServerConfig
 from mdashcore.server.gateway import HEAD_TIMEOUT, Gateway
+from mdashcore.server.handshakes import MAX_HANDSHAKES
 from mdashcore.server.run import RunningServer, open_server
 from mdashcore.server.service import Service
 from mdashcore.storage import open_backend
@@ -242,6 +244,26 @@ async def test_far_too_many_parameters_hide_no_key(server: RunningServer, open_r
         assert (await raw.handshake(None, path=f"/api/v2/notify?{query}")).status == 400
     async with httpx.AsyncClient() as client:
         assert (await client.get(f"{server.url}/api/v2/devices?{query}")).status_code == 400
+
+
+async def test_devices_do_not_wait_for_logins(
+    server: RunningServer, open_raw: Any, alice: Any, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor subscribers with a key. Each such login waits outside of the places for handshakes that read the store."""
+    passwords = server.service.passwords
+    monkeypatch.setattr(passwords, "_refusal_delay", float("inf"))
+    basic = base64.b64encode(b"stranger:" + b"x" * 2000).decode()  # no password, so it is refused after the delay
+    async with AsyncExitStack() as stack:
+        for _ in range(MAX_HANDSHAKES):
+            raw = await stack.enter_async_context(open_raw(server))
+            await raw.send(raw.handshake_bytes("/api/v2/notify", None, f"Authorization: Basic {basic}"))
+        with trio.fail_after(60):
+            while passwords._delayed < MAX_HANDSHAKES:  # noqa: ASYNC110 - of the server, which says nothing of it
+                await trio.sleep(0.01)
+        with trio.fail_after(20):
+            for key, path in ((token, "/api/v2/rpc"), (alice.key, "/api/v2/notify")):
+                async with open_raw(server) as raw:
+                    assert (await raw.handshake(key, path=path)).status == SWITCHING
 
 
 # How bytes arrive

@@ -85,6 +85,24 @@ async def test_waiting_for_a_short_queue(autojump_clock: object) -> None:
         assert trio.current_time() - started == pytest.approx(3)
 
 
+async def test_several_wait_for_a_short_queue(autojump_clock: object) -> None:
+    """Each of them goes on, whichever began to wait first: the listeners of IPv4 and IPv6 have one gate."""
+    gate = Gate(1)
+
+    async def stay() -> None:
+        async with gate:
+            await trio.sleep(1)
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(stay)
+            await trio.testing.wait_all_tasks_blocked()
+            for length in (1, 2, 1, 3):
+                nursery.start_soon(gate.wait_short, length)
+                await trio.testing.wait_all_tasks_blocked()
+
+
 @given(number=st.integers(0, 20), seconds=st.floats(0.0, 100.0))
 def test_spread_evenly(number: int, seconds: float) -> None:
     """Each step at its time, the first immediately, and the end at the end; without steps there is none to wait for."""

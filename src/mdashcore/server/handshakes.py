@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 import trio
 
@@ -14,7 +14,7 @@ from mdashcore._errors import InvalidInput, MdashError, ShuttingDown, Unauthenti
 from mdashcore.server import errors
 from mdashcore.server.api.sockets import DEVICE_PATH, NOTIFY_PARAMETERS, NOTIFY_PATH
 from mdashcore.server.asgi import LINGER_TIME
-from mdashcore.server.auth import Browser, Principal, SessionCookie, bearer
+from mdashcore.server.auth import Browser, Principal, SessionCookie, bearer, is_basic
 from mdashcore.server.http.connection import HttpConnection
 from mdashcore.server.http.forwarded import ForwardedClient, peer_of
 from mdashcore.server.http.request_id import current
@@ -43,6 +43,8 @@ MAX_HANDSHAKES: Final = 32  # that read the store at the same time: one that rea
 
 HANDSHAKE_RETRY_AFTER: Final = 5.0  # seconds until a client should try again: a server that goes down has gone then
 
+T = TypeVar("T")
+
 Serve: TypeAlias = Callable[[], Awaitable[None]]
 """Serves a socket to its end."""
 
@@ -67,7 +69,7 @@ class Handshakes:
         self._link_type = link_type
         self._refuses = False
         self.gate: Gate = Gate(MAX_HANDSHAKES)
-        """The handshakes that are under way."""
+        """The handshakes that read the store."""
 
     def refuse(self) -> None:
         """Refuse all handshakes from now on, because the server is going down."""
@@ -84,17 +86,11 @@ class Handshakes:
             return None
         query = request.path.partition("?")[2]
         try:
-            with connection.queued():
-                await self.gate.enter()
-            try:
-                if self._refuses:
-                    raise ShuttingDown("the server is going down; connect again", retry_after=HANDSHAKE_RETRY_AFTER)
-                if is_device:
-                    serve = await self._device(ws, request, query)
-                else:
-                    serve = await self._subscriber(ws, request, query, self._client(connection.stream, request))
-            finally:
-                self.gate.leave()
+            if is_device:
+                serve = await self._device(connection, ws, request, query)
+            else:
+                serve = await self._subscriber(connection, ws, request, query)
+            self._check_open()
         except MdashError as exc:
             await _refuse(connection, exc, from_page="Origin" in request.headers)
             return Socket(ws, _nothing)
@@ -104,10 +100,28 @@ class Handshakes:
         current.set("")  # what the socket does is not done for the handshake any more
         return Socket(ws, serve if accepted else _nothing)
 
-    async def _device(self, ws: ServerWebSocket, request: HandshakeRequest, query: str) -> Serve:
+    def _check_open(self) -> None:
+        if self._refuses:
+            raise ShuttingDown("the server is going down; connect again", retry_after=HANDSHAKE_RETRY_AFTER)
+
+    async def _in_turn(self, connection: HttpConnection, read: Callable[[], Awaitable[T]]) -> T:
+        """Read the store when the handshake has its turn. The place is for the store alone: a handshake that waited for
+        anything else inside, such as the check of a password, would have all devices wait for it.
+        """
+        with connection.queued():
+            await self.gate.enter()
+        try:
+            self._check_open()
+            return await read()
+        finally:
+            self.gate.leave()
+
+    async def _device(
+        self, connection: HttpConnection, ws: ServerWebSocket, request: HandshakeRequest, query: str
+    ) -> Serve:
         token = bearer(_authorization(request))
         self._service.node.devices.conduct.check(identity.hash_token(token), trio.current_time())
-        device = await self._service.hub.registry.authenticate(token)
+        device = await self._in_turn(connection, partial(self._service.hub.registry.authenticate, token))
         ws.owner = device.account
         check_query(query, ())
         return partial(self._service.node.devices.serve, device, ws, self._link_type)
@@ -117,16 +131,22 @@ class Handshakes:
         return self._service.proxies.client(peer_of(stream), scheme, partial(_field, request))
 
     async def _subscriber(
-        self, ws: ServerWebSocket, request: HandshakeRequest, query: str, client: ForwardedClient
+        self, connection: HttpConnection, ws: ServerWebSocket, request: HandshakeRequest, query: str
     ) -> Serve:
+        self._check_open()
+        client = self._client(connection.stream, request)
         browser = Browser.of(
             partial(_field, request),
             safe=False,
             cookie=SessionCookie.of(client.scheme, self._service.settings.root_path),
         )
-        credentials = _authorization(request), query, browser, client.address
+        authorization = _authorization(request)
+        credentials = authorization, query, browser, client.address
         authenticate = partial(self._service.authenticator.authenticate, *credentials)
-        principal = await authenticate()
+        if is_basic(authorization):
+            principal = await authenticate()  # logins wait in a queue of their own, and refused ones for a second
+        else:
+            principal = await self._in_turn(connection, authenticate)
         if principal.session is None:  # a browser hides an answer from its page: there `serve` closes with the reason
             self._service.node.subscribers.check_room(principal.account)
         ws.owner = principal.account
@@ -134,7 +154,9 @@ class Handshakes:
         feed = self._service.hub.feed
         start = _start(query)
         if start is None:
-            start = await feed.end(principal.account)  # before the client is told that it is subscribed
+            start = await self._in_turn(
+                connection, partial(feed.end, principal.account)
+            )  # before the client is told that it is subscribed
         subscriber = Subscriber(feed, principal.account, ws, key=principal.revocable, start=start)
         serve = partial(self._service.node.subscribers.serve, subscriber, authenticate=authenticate)
         return serve if principal.session is None else partial(_with_session, serve, authenticate, ws)

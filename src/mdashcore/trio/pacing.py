@@ -28,7 +28,8 @@ class Gate:
     async def wait_short(self, length: int) -> None:
         """Wait until fewer than so many tasks wait."""
         while self.waiting >= length:
-            self._short = trio.Event()
+            if self._short.is_set():  # else other tasks wait for it
+                self._short = trio.Event()
             await self._short.wait()
 
     async def enter(self) -> None:

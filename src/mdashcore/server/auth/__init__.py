@@ -7,6 +7,7 @@ from mdashcore.server.auth.authenticator import (
     bearer,
     browser_of,
     client_address,
+    is_basic,
     session_cookie,
 )
 from mdashcore.server.auth.passwords import Passwords
@@ -22,5 +23,6 @@ __all__ = [
     "bearer",
     "browser_of",
     "client_address",
+    "is_basic",
     "session_cookie",
 ]

@@ -18,7 +18,7 @@ from mdashcore.server.auth.passwords import Passwords
 from mdashcore.server.auth.session_cookie import SessionCookie
 from mdashcore.server.query import ACCESS_TOKEN, query_value
 
-__all__ = ["Authenticator", "Browser", "Principal", "bearer", "client_address", "session_cookie"]
+__all__ = ["Authenticator", "Browser", "Principal", "bearer", "client_address", "is_basic", "session_cookie"]
 
 
 @attrs.frozen
@@ -125,7 +125,7 @@ class Authenticator:
         scheme, _, value = authorization.strip().partition(" ")
         if scheme.lower() == "bearer":
             return await self._by_key(value.strip())
-        if scheme.lower() == "basic":
+        if is_basic(authorization):
             if browser.fetch_site != "none":
                 browser.check_not_foreign()  # a browser adds a password by itself, as it does a cookie
             name, password = _basic(value.strip())
@@ -179,6 +179,11 @@ def bearer(authorization: str | None) -> str:
     if scheme.lower() != "bearer" or not value.strip():
         raise Unauthenticated("a device connects with Authorization: Bearer TOKEN")
     return value.strip()
+
+
+def is_basic(authorization: str | None) -> bool:
+    """Return whether the header has a user and a password, whose check may take seconds."""
+    return (authorization or "").strip().partition(" ")[0].lower() == "basic"
 
 
 def _access_token(query: str) -> str | None:
