@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from binascii import crc_hqx
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ import anyio
 import attrs
 from anyio import CancelScope
 from anyio.abc import TaskGroup, TaskStatus
-from coredis.exceptions import AskError, MovedError, NoScriptError, ReadOnlyError, TryAgainError
+from coredis.exceptions import AskError, MovedError, NoScriptError, ReadOnlyError, ResponseError, TryAgainError
 
 from mdash_backends._redis_connection import NodeConnection, NotConnected
 from mdash_backends._redis_servers import REDIS_FAILURES, AnyServer, RedisHome, RedisServer, reason
@@ -60,7 +60,9 @@ class RedisClient:
         self.home = home
         self._server = server
         self._tasks = tasks
-        self._home = NodeConnection(home, tasks)
+        self.inspect: Callable[[NodeConnection], Awaitable[None]] | None = None
+        """Called with each node when a connection to it has been made: another server may be there than before."""
+        self._home = NodeConnection(home, tasks, self._on_connected)
         self._nodes: dict[RedisServer, NodeConnection] = {}
         self._owners: dict[int, NodeConnection] = {}  # of slots that the home does not own: at most HASH_SLOTS
         self._moving_said = False
@@ -72,6 +74,7 @@ class RedisClient:
             slot: the slot of its keys, or `ANY_SLOT`.
         """
         node, asking, redirects = self._owners.get(slot, self._home), False, 0
+        lost: StorageError | None = None
         patience = anyio.current_time() + self.home.timeout
         while redirects <= MAX_REDIRECTS:
             redirects += 1
@@ -89,13 +92,41 @@ class RedisClient:
                 await anyio.sleep(TRY_AGAIN_DELAY)
                 node, asking, redirects = self._owners.get(slot, self._home), False, 0
             except NotConnected as exc:
-                lost = self._failed(node, exc)
-                if node is self._home or redirects > MAX_REDIRECTS:
-                    raise lost from exc
-                node, asking, redirects = self._home, False, MAX_REDIRECTS  # nothing was sent: try the successor, once
+                failed = self._failed(node, exc)
+                if node is self._home or lost is not None:
+                    raise failed from exc
+                lost, node, asking = failed, self._home, False  # nothing was sent: try the successor, once
             except REDIS_FAILURES as exc:
                 raise self._failed(node, exc) from exc
-        raise StorageError(f"{self.home}: the cluster's nodes send each other's callers round in circles")
+        raise lost or StorageError(f"{self.home}: the cluster's nodes send each other's callers round in circles")
+
+    async def masters(self) -> list[NodeConnection]:
+        """Return the servers that take writes: one, or the masters of a cluster that have slots, connected or not.
+
+        Raises:
+            StorageError: no server answers.
+        """
+        if not await self.is_cluster():
+            return [self._home]
+        try:
+            ranges = await self.call(ANY_SLOT, b"CLUSTER SLOTS")
+        except StorageError as exc:
+            if not isinstance(exc.__cause__, ResponseError):
+                raise
+            _log.warning("%s: the other nodes are not known until they are used: %s", self.home, reason(exc.__cause__))
+            return [self._home]
+        places = dict.fromkeys((master[0] or b"", master[1]) for _, _, master, *_ in ranges)
+        named = self._home.host or self._server.host  # for a node that does not know its own address
+        return [self._node_at(host.decode() if host not in (b"", b"?") else named, port) for host, port in places]
+
+    async def is_cluster(self) -> bool:
+        """Whether the server is a node of a cluster, where a script may change keys of one slot only."""
+        told = await self.call(ANY_SLOT, b"HELLO")
+        return bool(told[b"mode"] == b"cluster")
+
+    async def _on_connected(self, node: NodeConnection) -> None:
+        if self.inspect is not None:
+            await self.inspect(node)
 
     def _failed(self, node: NodeConnection, error: Exception) -> StorageError:
         """Return the error of a call, and see to it that the next call goes to another server if that is needed."""
@@ -116,11 +147,14 @@ class RedisClient:
 
     def _node(self, told: AskError, teller: NodeConnection) -> NodeConnection:
         """Return the node to which another one redirects. A node without a host is on the host of that other one."""
-        server = attrs.evolve(self._server, host=told.host or teller.host or self._server.host, port=told.port)
+        return self._node_at(told.host or teller.host or self._server.host, told.port)
+
+    def _node_at(self, host: str, port: int) -> NodeConnection:
+        server = attrs.evolve(self._server, host=host, port=port)
         if (node := self._nodes.get(server)) is None:
             if len(self._nodes) >= MAX_NODES:
                 self._nodes = {server: node for server, node in self._nodes.items() if not node.lost}
-            node = self._nodes[server] = NodeConnection(server, self._tasks)
+            node = self._nodes[server] = NodeConnection(server, self._tasks, self._on_connected)
             if isinstance(self.home, AnyServer):
                 self.home.learn(server)
         return node

@@ -8,7 +8,7 @@ caller gets one. Commands are short here, so one connection can carry them all: 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 import anyio
@@ -17,7 +17,7 @@ from anyio.abc import TaskGroup
 from coredis.connection import BaseConnection, TCPLocation
 from coredis.exceptions import ConnectionError as ConnectionLost
 
-from mdash_backends._redis_servers import REDIS_FAILURES, RedisHome, reason
+from mdash_backends._redis_servers import REDIS_FAILURES, RedisHome, RedisServer, reason
 
 __all__ = ["MAX_IN_FLIGHT", "NodeConnection", "NotConnected"]
 
@@ -41,11 +41,17 @@ class NodeConnection:
 
     Callers are served in turn, however many there are, as long as the server goes on answering. When
     the connection fails, all waiting callers fail with it: each would only find out the same, one after the other.
+
+    Args:
+        on_connected: runs in a task of its own whenever a connection has been made.
     """
 
-    def __init__(self, home: RedisHome, tasks: TaskGroup) -> None:
+    def __init__(
+        self, home: RedisHome, tasks: TaskGroup, on_connected: Callable[[NodeConnection], Coroutine[Any, Any, None]]
+    ) -> None:
         self.home = home
         self._tasks = tasks
+        self._on_connected = on_connected
         self._room = anyio.Semaphore(MAX_IN_FLIGHT, fast_acquire=True)
         self._failures = 0
         self._failure = ""
@@ -63,6 +69,12 @@ class NodeConnection:
         """The host that it is, or was last, connected to."""
         location = None if self._connection is None else self._connection.location
         return location.host if isinstance(location, TCPLocation) else None
+
+    @property
+    def server_name(self) -> str:
+        """The one server that it is, or was last, connected to, as people are told of it; before that its home."""
+        location = None if self._connection is None else self._connection.location
+        return str(RedisServer(location.host, location.port) if isinstance(location, TCPLocation) else self.home)
 
     def drop(self) -> None:
         """Close the connection. The next call opens another one, perhaps to another server."""
@@ -148,6 +160,7 @@ class NodeConnection:
         try:
             self._connection = dial.connection = connection = await self.home.connect(self._tasks)
             self._tasks.start_soon(self._watch, connection)
+            self._tasks.start_soon(self._on_connected, self)
         except REDIS_FAILURES as exc:
             dial.error = exc
         finally:

@@ -39,7 +39,7 @@ except ModuleNotFoundError:
     raise ModuleNotFoundError("it needs coredis: pip install 'mdashcore[redis]'", name="coredis") from None
 
 from mdash_backends._redis_bus import RedisBus
-from mdash_backends._redis_checks import check_format, check_server, is_cluster
+from mdash_backends._redis_checks import ServerChecks, check_format
 from mdash_backends._redis_client import RedisClient, background_tasks
 from mdash_backends._redis_stores import RedisBlobs, RedisDocuments, RedisLogs
 from mdash_backends._redis_url import parse_redis_url
@@ -60,8 +60,8 @@ async def open_redis(url: str) -> AsyncIterator[Backend]:
     config = parse_redis_url(url)
     async with background_tasks() as tasks:
         client = RedisClient(config.home, config.server, tasks)
-        await check_server(client, durable=config.durable)
-        is_alone = not await is_cluster(client)
+        await ServerChecks(client, durable=config.durable).begin()
+        is_alone = not await client.is_cluster()
         format_tag = f"{config.prefix}:format".encode()
         await check_format(client, format_tag)
         yield Backend(

@@ -283,17 +283,19 @@ def durable_redis(start_redis: StartRedis) -> RedisServer:
 
 
 @pytest.fixture(scope="session")
-def start_redis_cluster(start_redis: StartRedis) -> Callable[[], list[RedisServer]]:
-    """Starts clusters of two nodes, each with half of the slots."""
+def start_redis_cluster(start_redis: StartRedis) -> Callable[..., list[RedisServer]]:
+    """Starts clusters of two nodes, each with half of the slots, and of `spare` nodes without any."""
 
-    def start() -> list[RedisServer]:
+    def start(spare: int = 0) -> list[RedisServer]:
         options = {"cluster_enabled": "yes", "cluster_require_full_coverage": "no"}
-        free = [str(ports.free_port()) for _ in range(2)]
+        free = [str(ports.free_port()) for _ in range(2 + spare)]
         nodes = [start_redis(cluster_port=port, **options) for port in free]
         for number, node in enumerate(nodes):
             node.command("CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))
-            node.command("CLUSTER", "ADDSLOTSRANGE", *(("0", "8191") if number == 0 else ("8192", "16383")))
-        nodes[0].command("CLUSTER", "MEET", nodes[1].host, str(nodes[1].port), free[1])
+            if number < 2:
+                node.command("CLUSTER", "ADDSLOTSRANGE", *(("0", "8191") if number == 0 else ("8192", "16383")))
+            if number > 0:
+                nodes[0].command("CLUSTER", "MEET", node.host, str(node.port), free[number])
         wait_until(lambda: all(READY_CLUSTER.match(node.command("CLUSTER", "INFO")) for node in nodes))
         return nodes
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import anyio
@@ -14,7 +14,8 @@ import pytest
 from anyio import to_thread
 from rows import every_row
 
-from mdash_backends._redis_client import slot_of
+from mdash_backends._redis_client import RedisClient, background_tasks, slot_of
+from mdash_backends._redis_url import parse_redis_url
 from mdashcore._errors import StorageError
 from mdashcore.storage import Backend, open_backend
 
@@ -291,6 +292,130 @@ def test_a_server_that_hides_its_settings(
     caplog.clear()
     assert said == ([says] if says else [])
     server.kill()
+
+
+@contextmanager
+def logged(level: int) -> Iterator[Callable[[], Awaitable[str]]]:
+    """The backend's log from a level on: what it gives waits for the next line."""
+    send, lines = anyio.create_memory_object_stream[str](100)
+    handler = logging.Handler(level)
+    handler.emit = lambda record: send.send_nowait(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("mdash_backends")
+    logger.addHandler(handler)
+    with send, lines:
+        try:
+            yield lines.receive
+        finally:
+            logger.removeHandler(handler)
+
+
+EVICTS = {"maxmemory": "1gb", "maxmemory-policy": "allkeys-lru"}
+
+
+def configure(server: Any, settings: Mapping[str, str]) -> None:
+    """Change the settings of a server that runs."""
+    server.command("CONFIG", "SET", *(word for pair in settings.items() for word in pair))
+
+
+@every_row(
+    ("good", "bad", "query", "says"),
+    [
+        ({}, EVICTS, "", "with maxmemory-policy allkeys-lru it forgets devices"),
+        ({"appendonly": "yes", "appendfsync": "always"}, {}, "?durable=1", "the server has not appendonly yes"),
+    ],
+)
+def test_each_master_of_a_cluster_is_checked(
+    start_redis_cluster: Any, run: Run, good: dict[str, str], bad: dict[str, str], query: str, says: str
+) -> None:
+    """Not only the node that the URL names: one that would lose data is named and refused."""
+    named, other = start_redis_cluster()
+    configure(named, good) if good else None
+    configure(other, bad) if bad else None
+
+    async def test() -> None:
+        with pytest.raises(StorageError, match=re.escape(f"redis at {other.host}:{other.port}: ") + f".*{says}"):
+            async with open_backend(f"{named.url}{query}"):
+                pass
+
+    run(test)
+    named.kill()
+    other.kill()
+
+
+def test_a_server_that_comes_later_is_checked_too(start_redis_cluster: Any, run: Run) -> None:
+    """The connection was lost, and the server has other settings now: an error is logged, once as long as it lasts."""
+    nodes = start_redis_cluster()
+
+    async def test() -> None:
+        async with open_backend(f"{nodes[0].url}?prefix=test&timeout=20") as backend:
+
+            async def reconnect() -> None:
+                for node in nodes:
+                    node.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+                for collection in COLLECTIONS:
+                    await works_again(lambda name=collection: backend.documents.put(name, "k", b"1"))
+
+            with logged(logging.ERROR) as next_line:
+                configure(nodes[1], EVICTS)
+                await reconnect()
+                assert "allkeys-lru it forgets devices" in await next_line()
+                configure(nodes[0], EVICTS)
+                await reconnect()
+                assert f"redis at {nodes[0].host}:{nodes[0].port}: " in await next_line()
+
+    run(test)
+    for node in nodes:
+        node.kill()
+
+
+def test_a_user_who_may_not_ask_for_the_nodes(start_redis_cluster: Any, run: Run) -> None:
+    """As with Redis 6 and a user without dangerous commands: it is said, and each node is checked when it is used."""
+    nodes = start_redis_cluster()
+    configure(nodes[1], EVICTS)
+    nodes[0].command("ACL", "SETUSER", "default", "-cluster")
+
+    async def test() -> None:
+        with logged(logging.WARNING) as next_line:
+            async with open_backend(f"{nodes[0].url}?prefix=test") as backend:
+                assert "the other nodes are not known until they are used" in await next_line()
+                assert "it keeps nothing on a disk" in await next_line()
+                for collection in COLLECTIONS:
+                    await backend.documents.put(collection, "k", b"1")
+                while "allkeys-lru it forgets devices" not in await next_line():
+                    pass
+
+    run(test)
+    for node in nodes:
+        node.kill()
+
+
+def test_the_owner_of_a_slot_is_gone(start_redis_cluster: Any, run: Run) -> None:
+    """A call goes to the node that has its slot now; if no other has it, the error says which server is away."""
+    named, owner, heir = start_redis_cluster(spare=1)
+    heir_id = heir.command("CLUSTER", "MYID")
+    keys = {slot: key for key in map(b"%d".__mod__, range(1000)) if (slot := slot_of(key)) >= 8192}
+    inherited, orphaned = list(keys)[:2]
+
+    async def test() -> None:
+        config = parse_redis_url(f"{named.url}?timeout=5")
+        async with background_tasks() as tasks:
+            client = RedisClient(config.home, config.server, tasks)
+            for slot in (inherited, orphaned):
+                await client.call(slot, b"SET", keys[slot], b"1")
+            (link,) = [each for each in await client.masters() if each.server_name == f"redis at {owner.url[8:]}"]
+            await to_thread.run_sync(owner.kill)
+            while not link.lost:
+                await anyio.lowlevel.checkpoint()
+            for node in (heir, named):
+                node.command("CLUSTER", "SETSLOT", str(inherited), "NODE", heir_id)
+            await client.call(inherited, b"SET", keys[inherited], b"2")
+            assert heir.command("GET", keys[inherited]) == b"2"
+            with pytest.raises(StorageError, match=f"^redis at {owner.url[8:]}: no connection"):
+                await client.call(orphaned, b"SET", keys[orphaned], b"2")
+
+    run(test)
+    for node in (named, heir):
+        node.kill()
 
 
 def test_a_server_that_is_too_old(run: Run) -> None:
