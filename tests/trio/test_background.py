@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdash_backends.memory import MemoryBus
-from mdashcore._errors import Busy, DeviceOffline, InvalidInput, StorageError, VersionConflict
+from mdashcore._errors import Busy, Damaged, DeviceOffline, InvalidInput, StorageError, VersionConflict
 from mdashcore.trio.background import MAX_DELAY, STABLE_TIME, Background
 
 
-class Damaged(StorageError):
+class Locked(StorageError):
     """Another kind of failure."""
 
 
@@ -87,12 +87,12 @@ async def test_the_tries_are_spread(autojump_clock, background):
     assert len(set(later)) == len(later)
 
 
-async def test_an_unreadable_document_does_not_hide_a_store_that_is_away(autojump_clock, background, log):
+async def test_a_locked_table_does_not_hide_a_store_that_is_away(autojump_clock, background, log):
     """Two causes are two outages, each with its own two lines."""
-    damaged, away = Store(), Store()
-    damaged.away = Damaged("shadows/alice/d1 is damaged")
+    locked, away = Store(), Store()
+    locked.away = Locked("the table is locked")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(background.persist, damaged.work)
+        nursery.start_soon(background.persist, locked.work)
         await trio.sleep(100)
         for _ in range(2):
             away.away = StorageError("gone")
@@ -100,10 +100,10 @@ async def test_an_unreadable_document_does_not_hide_a_store_that_is_away(autojum
             await trio.sleep(100)
             away.away = None
             await trio.sleep(100)
-        damaged.away = None
+        locked.away = None
     words = [line.partition(" after")[0] for line in log()]
     assert words == [
-        "the storage failed, waiting until it works: shadows/alice/d1 is damaged",
+        "the storage failed, waiting until it works: the table is locked",
         "the storage failed, waiting until it works: gone",
         "the storage works again",
         "the storage failed, waiting until it works: gone",
@@ -112,7 +112,10 @@ async def test_an_unreadable_document_does_not_hide_a_store_that_is_away(autojum
     ]
 
 
-@pytest.mark.parametrize("error", [VersionConflict("c", "k", expected=1, actual=2), InvalidInput("no"), Busy("later")])
+@pytest.mark.parametrize(
+    "error",
+    [VersionConflict("c", "k", expected=1, actual=2), Damaged("c/k is damaged"), InvalidInput("no"), Busy("later")],
+)
 async def test_an_answer_is_no_outage(autojump_clock, background, log, error):
     """An error that the storage or the peer decides on is raised immediately."""
     store = Store()
@@ -232,7 +235,7 @@ async def test_nothing_is_started_after_the_end(autojump_clock, background):
     assert ran == []
 
 
-@given(st.lists(st.sampled_from(["ok", "away", "damaged", "offline"]), max_size=30))
+@given(st.lists(st.sampled_from(["ok", "away", "locked", "offline"]), max_size=30))
 def test_begins_and_ends_alternate(outcomes):
     """Whatever comes in whatever order: of each cause a beginning, an end, a beginning; never two of one kind."""
     lines = []
@@ -241,7 +244,7 @@ def test_begins_and_ends_alternate(outcomes):
         def emit(self, record):
             lines.append(record.getMessage())
 
-    errors = {"away": StorageError("away"), "damaged": Damaged("damaged"), "offline": DeviceOffline("offline")}
+    errors = {"away": StorageError("away"), "locked": Locked("locked"), "offline": DeviceOffline("offline")}
 
     async def main():
         async with open_background() as background:

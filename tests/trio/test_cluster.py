@@ -30,6 +30,7 @@ from mdashcore.identity import Device, DeviceKey
 from mdashcore.notifications import decode
 from mdashcore.storage import SHARED, Backend
 from mdashcore.trio.cluster.interests import LINGER
+from mdashcore.trio.cluster.notices import SENDERS
 from mdashcore.trio.connections.calls import MAX_PARAMS
 from mdashcore.trio.connections.device_connections import CHECK_INTERVAL
 from mdashcore.trio.connections.subscribers import Subscriber
@@ -630,6 +631,49 @@ async def test_what_the_bus_has_lost_without_a_word_is_found_out(autojump_clock:
     cluster.attend(changed)
     await trio.sleep_until(started + 2 * CHECK_INTERVAL)
     assert (len(there.devices), len(there.subscribers)) == (1, 0)
+
+
+async def test_a_damaged_record_stops_no_check_of_others(autojump_clock: Any, cluster: Cluster) -> None:
+    """Of two devices with a damaged record each, one keeps its connection and the other its delta; a third is closed.
+
+    A device whose presence is damaged goes offline, and comes back, as any.
+    """
+    here, there = cluster.nodes
+    device = await cluster.register("presence")
+    presence = await cluster.connect(there, device)
+    registry = await cluster.connect(there, await cluster.register("registry"))
+    revoked = await cluster.connect(there, await cluster.register("revoked"))
+    cluster.bus.losing = True
+    await here.hub.shadows.update(DeviceKey("alice", "presence"), {"state": {"desired": {"on": True}}})
+    await here.hub.registry.renew_token(DeviceKey("alice", "revoked"))
+    await cluster.documents.put("presence", "alice/presence", b"[]")
+    await cluster.documents.put("devices", "alice/registry", b"[]")
+    cluster.attend(registry)
+    cluster.attend(revoked)
+    assert (await presence.expect("Shadow.Delta"))["params"]["state"] == {"on": True}
+    cluster.attend(presence)
+    await trio.sleep(2 * CHECK_INTERVAL)
+    assert {key.id for key in there.devices} == {"presence", "registry"}
+    await presence.close()
+    await trio.sleep(1)
+    assert not (await here.hub.presence.get(device.key)).online
+    assert (await cluster.told())[-1] == "offline"
+    await cluster.connect(here, device)
+    assert (await here.hub.presence.get(device.key)).node == here.id
+
+
+async def test_damaged_presence_holds_up_no_message_about_others(autojump_clock: Any, cluster: Cluster) -> None:
+    """As many devices with a damaged record have changed as messages are sent at the same time."""
+    here, there = cluster.nodes
+    client = await cluster.connect(there, await cluster.register())
+    for number in range(SENDERS):
+        await cluster.documents.put("presence", f"alice/bad{number}", b"[]")
+        here.others.notify_device_changed(DeviceKey("alice", f"bad{number}"))
+    await trio.testing.wait_all_tasks_blocked()
+    began = trio.current_time()
+    await here.hub.shadows.update(DeviceKey("alice", "d1"), {"state": {"desired": {"on": True}}})
+    assert (await client.expect("Shadow.Delta"))["params"]["state"] == {"on": True}
+    assert trio.current_time() - began < 1
 
 
 async def test_a_node_that_cannot_be_judged_now_hides_no_other(autojump_clock: Any, cluster: Cluster) -> None:

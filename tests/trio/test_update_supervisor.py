@@ -1128,3 +1128,32 @@ async def test_a_lost_message_about_an_update_is_made_up_for(autojump_clock, sit
     assert await there.stands() is UpdateState.QUEUED
     await there.update_supervisor.check(KEY)
     assert (await there.ends()).state is UpdateState.COMMITTED
+
+
+async def test_an_update_is_taken_over_although_the_presence_is_damaged(autojump_clock, site, here):
+    """Else its deadlines would be watched by no node, nor would the updates after it be taken over."""
+    async with site.node("gone") as gone:
+        await site.start(gone)
+    await site.documents.put("presence", str(KEY), b"[]")
+    await here.update_supervisor.resume_all()
+    assert (await here.hub.updates.get(KEY)).driver == "here"
+    assert len(here.update_supervisor) == 1
+
+
+async def test_a_damaged_update_is_let_go(autojump_clock, site, here, caplog):
+    """What its driver cannot read any more it drives no more; the log says so once."""
+    lamp = await site.lamp()
+    await lamp.join(here)
+    lamp.deaf.add("OTA.Write")
+    await site.start(here)
+    await here.comes_to(UpdateState.TRANSFERRING)
+    await site.documents.put("updates", str(KEY), b"[]")
+    here.update_supervisor.on_changed(KEY)
+    await trio.sleep(60)
+    assert here.update_supervisor._drivers == {}
+    assert [record.name for record in caplog.records].count("mdashcore.trio.drivers.update_driver") == 1
+    lamp.deaf.clear()
+    await lamp.leave()
+    await lamp.join(here)
+    assert (await site.start(here, AUTO)).state is UpdateState.QUEUED
+    assert (await here.ends()).state is UpdateState.COMMITTED

@@ -78,6 +78,9 @@ class Presence:
     async def release(self, key: DeviceKey, session: int, last_seen: float, *, again: bool = False) -> bool:
         """Store that a connection has ended. Returns `True` if it was the newest: then the device is offline now.
 
+        A damaged record is replaced: the device is offline. Should another node hold a newer connection, that node
+        finds the device offline when it checks it, and has it connect again.
+
         Args:
             again: whether an earlier try has failed. If that try did release the session, this returns `True` too.
         """
@@ -91,7 +94,14 @@ class Presence:
                 return None
             return PresenceRecord(session, None, now, last_seen)
 
-        return await self.records.change(str(key), change) is not None or is_done
+        def replace(found: PresenceRecord | None) -> PresenceRecord | None:
+            # As in `claim`: there is no session number.
+            return PresenceRecord(int(now), None, now, last_seen) if found is None else change(found)
+
+        try:
+            return await self.records.change(str(key), change) is not None or is_done
+        except Damaged:
+            return await self.records.change(str(key), replace, replace_damaged=True) is not None or is_done
 
     async def left_behind(
         self, alive: Callable[[], Awaitable[Collection[str]]]

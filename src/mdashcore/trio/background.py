@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from mdashcore._backoff import Backoff
-from mdashcore._errors import MdashError, StorageError, VersionConflict
+from mdashcore._errors import Damaged, MdashError, StorageError, VersionConflict
 from mdashcore.storage import MessageBus, goes_on
 
 __all__ = ["DEFECT_BACKOFF", "STORAGE_BACKOFF", "Background", "Backoff", "Retry"]
@@ -180,13 +180,14 @@ class Background:
     ) -> T:
         """Call a function until it does not raise one of the errors `on`. Returns its result.
 
-        `VersionConflict` is an answer of the storage, not a failure, and is raised.
+        `VersionConflict` and `Damaged` are answers of the storage, not failures, and are raised: the same call would
+        get the same answer again.
         """
         with self.retry(what) as retry:
             while True:
                 try:
                     result = await function()
-                except VersionConflict:
+                except (VersionConflict, Damaged):
                     retry.succeeded()
                     raise
                 except on as exc:

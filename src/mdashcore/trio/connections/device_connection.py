@@ -171,7 +171,10 @@ class DeviceConnection:
         device is offline.
         """
         last_seen = self.last_heard
-        await self.background.persist(self.api.flush)
+        try:
+            await self.background.persist(self.api.flush)
+        except Damaged as exc:
+            _log.error("the last progress of %s is lost: %s", self.key, exc)
         if not self._offline_allowed:
             self._release_waits = trio.Event()
             await self._release_waits.wait()
@@ -196,7 +199,8 @@ class DeviceConnection:
     async def check(self) -> None:
         """Check everything that another node may have changed: the token, a newer connection, the shadow.
 
-        Runs one check at a time. A call during a check causes another one after it.
+        Runs one check at a time. A call during a check causes another one after it. A damaged record leaves the
+        connection as it is.
         """
         self._check_again = True
         if self._checking:
@@ -206,6 +210,8 @@ class DeviceConnection:
             while self._check_again and not self.link.connection.closed:
                 self._check_again = False
                 await self.background.persist(self._check)
+        except Damaged:
+            pass  # it is logged; the device can still be called
         finally:
             self._checking = False
 
@@ -213,7 +219,11 @@ class DeviceConnection:
         if not await self.is_valid():
             self.link.close(POLICY_VIOLATION, TOKEN_REVOKED)
             return
-        presence = await self.hub.presence.get(self.key)
+        try:
+            presence = await self.hub.presence.get(self.key)
+        except Damaged:  # it is logged; a message about a change does not find this node
+            await self._push_waiting()
+            return
         if presence.session > self.session:
             self.link.close(POLICY_VIOLATION, CONNECTION_REPLACED)
         elif not presence.online:  # other nodes have declared this node dead, and its devices offline

@@ -9,7 +9,7 @@ from typing import Final
 import trio
 
 from mdashcore._connection import Connection, ConnectionLimits
-from mdashcore._errors import StorageError
+from mdashcore._errors import Damaged, StorageError
 from mdashcore.hub import Hub
 from mdashcore.identity import Device, DeviceKey
 from mdashcore.trio.background import Background
@@ -242,4 +242,7 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
     async def _check(self, connected: DeviceConnection) -> None:
         await connected.check()
         if self.get(connected.key) is connected and not connected.link.connection.closed:
-            await self._background.persist(lambda: self._on_check(connected.key))
+            try:
+                await self._background.persist(lambda: self._on_check(connected.key))
+            except Damaged:
+                return  # it is logged; the next device is checked

@@ -17,6 +17,7 @@ import attrs
 import trio
 
 from mdashcore import _json, notifications
+from mdashcore._errors import Damaged
 from mdashcore.hub import Hub
 from mdashcore.identity import DeviceKey
 from mdashcore.trio.background import Background
@@ -92,7 +93,7 @@ class PresenceFeed:
 
         if not await self._background.persist(release):
             return False
-        await self._background.persist(lambda: self.notify(key, notifications.OFFLINE))
+        await self._persist(key, lambda: self.notify(key, notifications.OFFLINE))
         return True
 
     async def sweep(self, alive: Callable[[], Awaitable[Collection[str]]]) -> None:
@@ -143,12 +144,19 @@ class PresenceFeed:
             is_quiet = now >= changes.last + FLAP_INTERVAL
             if now < end and not is_quiet:
                 continue  # it has changed meanwhile
-            await self._background.persist(lambda: self._notify_held(key, changes))
+            await self._persist(key, lambda: self._notify_held(key, changes))
             changes.since = now
             if is_quiet and not changes.held:
                 changes.flaps, changes.notified = False, 0
                 return
             interval = min(2 * interval, MAX_FLAP_INTERVAL)
+
+    async def _persist(self, key: DeviceKey, notify: Callable[[], Awaitable[None]]) -> None:
+        """Call a function that notifies until it succeeds, or the log of the account turns out to be damaged."""
+        try:
+            await self._background.persist(notify)
+        except Damaged as exc:
+            _log.error("a change of %s is not notified: %s", key, exc)
 
     async def _notify_held(self, key: DeviceKey, changes: _Changes) -> None:
         if changes.held and self._devices.get(key) is changes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
@@ -10,13 +11,15 @@ import attrs
 import trio
 
 from mdashcore import ota
-from mdashcore._errors import Busy, NotFound, StorageError, VersionConflict
+from mdashcore._errors import Busy, Damaged, NotFound, StorageError, VersionConflict
 from mdashcore.hub import DeviceCaller
 from mdashcore.hub.updates.performer import CallStep, UpdatePerformer
 from mdashcore.ota import Update
 from mdashcore.trio.background import Background
 
 __all__ = ["MAX_DRIVER_EVENTS", "UpdateDriver"]
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -101,12 +104,15 @@ class UpdateDriver:
         self._wakeup.set()
 
     async def drive(self) -> None:
-        """Drive the update until it has ended, or another driver has taken it over."""
-        async with trio.open_nursery() as nursery:
-            await self._persist(self._performer.notify)  # a state that was stored before this driver began
-            while not self._released and not self.update.ended:
-                await self._step(nursery)
-            nursery.cancel_scope.cancel()
+        """Drive the update until it has ended, another driver has taken it over, or what is stored cannot be read."""
+        try:
+            async with trio.open_nursery() as nursery:
+                await self._persist(self._performer.notify)  # a state that was stored before this driver began
+                while not self._released and not self.update.ended:
+                    await self._step(nursery)
+                nursery.cancel_scope.cancel()
+        except* Damaged as errors:
+            _log.error("the update of %s cannot go on: %s", self._performer.key, errors.exceptions[0])
 
     async def _step(self, nursery: trio.Nursery) -> None:
         self._wakeup = trio.Event()

@@ -18,7 +18,7 @@ from typing import Final
 import trio
 
 from mdashcore import ota
-from mdashcore._errors import Conflict, MdashError, NotFound, VersionConflict
+from mdashcore._errors import Conflict, Damaged, MdashError, NotFound, VersionConflict
 from mdashcore.firmware import Image
 from mdashcore.hub import DeviceCaller, Hub
 from mdashcore.hub.leases import Leases
@@ -220,7 +220,7 @@ class UpdateSupervisor:
                 continue
             if key in self._connected:
                 await self._resume(key)
-            elif not (await self._hub.presence.get(key)).online and key not in self._pending:
+            elif not await self._is_held(key) and key not in self._pending:
                 self._pending[key] = deque(maxlen=MAX_DRIVER_EVENTS)
                 await self._load(key, self._pending[key])
 
@@ -239,6 +239,13 @@ class UpdateSupervisor:
         self._wake(key)
 
     # Internals
+
+    async def _is_held(self, key: DeviceKey) -> bool:
+        """Return whether a node holds the device, as far as is known."""
+        try:
+            return (await self._hub.presence.get(key)).online
+        except Damaged:
+            return False  # it is logged; should a node hold the device, that node keeps its update
 
     def _look_for_update(self, key: DeviceKey) -> None:
         """Drive an update that was just queued, if the device is connected to this node."""
