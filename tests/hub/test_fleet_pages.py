@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise
 
 import attrs
@@ -91,7 +92,7 @@ class Fleet:
 
     async def rows(self, order="id", terms=()):
         """The whole list."""
-        return [each.row for each in (await self.page(1000, order, terms=terms)).devices]
+        return (await self.page(1000, order, terms=terms)).rows
 
 
 CHANGES = st.tuples(
@@ -189,9 +190,9 @@ def test_pages_are_the_list_in_parts(tools, ordered):
             found, after = [], None
             while True:
                 page = await fleet.page(limit, order, after)
-                found += [each.row.id for each in page.devices]
+                found += [row.id for row in page.rows]
                 after = page.next
-                assert len(page.devices) == limit or after is None
+                assert len(page.rows) == limit or after is None
                 if after is None:
                     break
             assert found == [row.id for row in whole]
@@ -222,7 +223,7 @@ def test_a_device_that_keeps_its_place_is_given_once(tools):
             found, after, pages = [], None, 0
             while pages == 0 or after is not None:
                 page = await fleet.page(limit, order, after)
-                found += [each.row.id for each in page.devices]
+                found += [row.id for row in page.rows]
                 after = page.next
                 for change in between[pages] if pages < len(between) else ():
                     await fleet.change(change)
@@ -265,22 +266,74 @@ def test_a_filter_means_the_same_in_every_order(tools):
     law()
 
 
+async def read_shadows(fleet, page):
+    """The devices of a page with their shadows, by id."""
+    return {each.row.id: each async for each in fleet.hub.device_pages.with_shadows("alice", page)}
+
+
 @pytest.mark.parametrize("order", ["id", "name", "-last_seen"])
 def test_devices_have_what_was_asked_for(tools, fleet, order):
-    """Shadows and builds come with any order, and only if they are wanted."""
+    """Builds come with any order; shadows are read for a page that has been found."""
 
     async def run():
         for change in [("create", "d1", 1), ("report", "d1", 0), ("create", "d2", 2)]:
             await fleet.change(change)
-        for with_shadows in (True, False):
-            page = await fleet.page(10, order, with_shadows=with_shadows)
-            found = {each.row.id: each for each in page.devices}
-            assert found["d1"].row.build.fw_version == "1.9"
-            if with_shadows:
-                assert found["d1"].shadow.reported["t"] == 0
-                assert found["d2"].shadow.version == 0
+        page = await fleet.page(10, order)
+        assert {row.id: row.build.fw_version for row in page.rows} == {"d1": "1.9", "d2": None}
+        found = await read_shadows(fleet, page)
+        assert list(found) == [row.id for row in page.rows]
+        assert found["d1"].row.build.fw_version == "1.9"
+        assert found["d1"].shadow.reported["t"] == 0
+        assert found["d2"].shadow.version == 0
 
     tools.run(run())
+
+
+@pytest.mark.parametrize("terms", [[], ["id=d2|d3|d5"]])
+def test_the_shadows_of_a_page_are_those_of_its_devices(tools, fleet, terms):
+    """Whatever devices come and go between the two readings: one that came is not in the page."""
+
+    async def run():
+        for n in (2, 3, 5, 7):
+            await fleet.change(("create", f"d{n}", n))
+            await fleet.change(("report", f"d{n}", n))
+        page = await fleet.page(2, after=(await fleet.page(1, terms=terms)).next, terms=terms)
+        for n in (1, 4, 6):
+            await fleet.change(("create", f"d{n}", n))
+        await fleet.change(("remove", "d7", 0))
+        found = await read_shadows(fleet, page)
+        assert {id: each.shadow.reported["t"] for id, each in found.items()} == {"d3": 3, "d5": 5}
+        assert await read_shadows(fleet, await fleet.page(2, after=Order("id").cursor(DeviceRow("x", "x")))) == {}
+
+    tools.run(run())
+
+
+@pytest.mark.parametrize(
+    ("order", "terms"), [("id", []), ("id", ["shadow.reported.x=*"]), ("name", []), ("name", ["shadow.reported.x=*"])]
+)
+def test_a_page_does_not_hold_its_shadows(tools, fleet, order, terms):
+    """Neither while devices are compared nor while they are given: a page of large shadows takes what one takes."""
+    size = 20_000
+
+    async def run():
+        for n in range(60):
+            await fleet.hub.create_device("alice", f"d{n:02}")
+            await fleet.hub.shadows.update(
+                DeviceKey("alice", f"d{n:02}"), {"state": {"reported": {"x": chr(97 + n % 26) * size}}}
+            )
+        tracemalloc.start()
+        try:
+            page = await fleet.page(50, order, terms=terms)
+            number = 0
+            async for each in fleet.hub.device_pages.with_shadows("alice", page):
+                assert len(each.shadow.reported["x"]) == size
+                number += 1
+            assert number == 50
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert tools.run(run()) < 15 * size
 
 
 @pytest.mark.parametrize("order", ["id", "name", "online"])
@@ -294,9 +347,9 @@ def test_a_damaged_device_stays_in_its_list(tools, fleet, order, caplog):
             await fleet.change(("online", id, 1))
         for collection, id in (("devices", "d1"), ("presence", "d2"), ("shadows", "d2"), ("shadows", "d3")):
             await fleet.hub.backend.documents.put(collection, f"alice/{id}", b"[]")
-        return await fleet.page(10, order)
+        return await read_shadows(fleet, await fleet.page(10, order))
 
-    found = {each.row.id: each.row.damaged for each in tools.run(run()).devices}
+    found = {id: each.row.damaged for id, each in tools.run(run()).items()}
     assert found == {"d1": ("device",), "d2": ("presence", "shadow"), "d3": ("shadow",)}
     caplog.clear()
 

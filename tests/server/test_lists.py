@@ -104,6 +104,17 @@ async def test_a_fifth_list_is_refused(alice, bob, fleet):
     assert (await alice.http.get("/devices")).status_code == 200
 
 
+@pytest.mark.parametrize("query", ["", "?limit=9", "?sort=name", "?fields=id&filter=name~d", "?sort=-name&fields=id"])
+async def test_a_list_that_is_refused_reads_nothing(alice, fleet, monkeypatch, query):
+    """However it is asked for: the bound holds for the reading, not for the sending alone."""
+    for name in ("read", "check_whole"):
+        monkeypatch.setattr(type(fleet.device_pages), name, lambda *_, **__: pytest.fail("read"))
+    with ExitStack() as stack:
+        for _ in range(4):
+            stack.enter_context(alice.server.service.lists.one("alice"))
+        assert (await alice.http.get(f"/devices{query}")).status_code == 429
+
+
 async def test_a_client_that_leaves_ends_its_list(alice, fleet, open_raw):
     """Wherever that was."""
     service = alice.server.service

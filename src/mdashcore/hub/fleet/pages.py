@@ -2,6 +2,9 @@
 
 A list by id is read from the store, a page at a time. In another order the places of all devices are compared, with
 rows in memory, or with the shadows of all devices if the filter reads those.
+
+A page holds rows alone. The shadows of its devices are read while they are sent, one at a time: a page of large ones
+would be 32 MB in the store, and several times as much decoded.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from operator import itemgetter
 from typing import Final
 
 import attrs
+import msgspec
 
 from mdashcore._errors import Damaged, TooLarge
 from mdashcore.hub.device_list import DeviceList
@@ -24,7 +28,7 @@ from mdashcore.hub.records.store import Records, scoped
 from mdashcore.hub.shadows import Shadows
 from mdashcore.hub.usage import Usage
 from mdashcore.identity import DeviceKey
-from mdashcore.selection import Selection
+from mdashcore.selection import ANY_DEVICE, Selection
 from mdashcore.shadow import Shadow
 from mdashcore.storage import DocumentStore
 
@@ -37,7 +41,7 @@ ROW_BATCH: Final = 200  # rows compared between two pauses: 0.4 ms
 
 @attrs.frozen
 class PageDevice:
-    """A device in a page."""
+    """A device of a list, as it is sent."""
 
     row: DeviceRow
     shadow: Shadow | None = None
@@ -46,11 +50,13 @@ class PageDevice:
 
 @attrs.frozen
 class Page:
-    """A part of a list."""
+    """A part of a list, without shadows."""
 
-    devices: list[PageDevice]
+    rows: list[DeviceRow]
     next: str | None
     """The cursor for the next part; `None` at the end of the list."""
+    run_after: str | None = None
+    """The id behind which its devices are all those of the account; `None` if others may be between them."""
 
 
 class DevicePages:
@@ -81,7 +87,6 @@ class DevicePages:
         *,
         order: Order = BY_ID,
         after: str | None = None,
-        with_shadows: bool = True,
         with_builds: bool = True,
         pause: Pause = never_pause,
     ) -> Page:
@@ -90,8 +95,7 @@ class DevicePages:
         Args:
             limit: the maximum number of devices, at least 1.
             after: a cursor of an earlier page in the same order.
-            with_shadows: whether the devices have their shadows.
-            with_builds: whether their rows have the reported build.
+            with_builds: whether the rows have the reported build. `with_shadows` finds it with the shadow.
             pause: awaited between two small pieces of work.
 
         Raises:
@@ -100,26 +104,52 @@ class DevicePages:
             StorageError: the store fails.
         """
         place = None if after is None else order.after(after)
-        reads_shadows = selection.reads_shadows
         if order == BY_ID:
-            scans_shadows = with_shadows or reads_shadows
-            found = await self._first_by_id(account, selection, limit + 1, place, pause, with_shadows=scans_shadows)
+            found = await self._first_by_id(account, selection, limit + 1, place, pause)
         else:
             if reads_only_rows(selection):
-                scans_shadows = False
                 batches = self._matching_rows(account, selection, pause)
             else:
-                scans_shadows = True
                 batches = self._scanned(account, selection, pause)
             async with aclosing(batches):
                 found = await _first(batches, order, place, limit + 1)
         page = found[:limit]
-        if with_shadows and not scans_shadows:
-            page = [await self._with_shadow(account, each, pause) for each in page]
-        elif with_builds and order == BY_ID and not scans_shadows:
-            for each in page:
-                await self._add_build(account, each.row, pause)
-        return Page(page, order.cursor(page[-1].row) if len(found) > limit else None)
+        if with_builds and order == BY_ID and not selection.reads_shadows:
+            for row in page:
+                await self._add_build(account, row, pause)
+        is_run = order == BY_ID and selection == ANY_DEVICE
+        return Page(
+            page,
+            order.cursor(page[-1]) if len(found) > limit else None,
+            ("" if place is None else place[1]) if is_run else None,
+        )
+
+    async def with_shadows(
+        self, account: str, page: Page, pause: Pause = never_pause
+    ) -> AsyncGenerator[PageDevice, None]:
+        """Yield the devices of a page with their shadows and reported builds, each as it is read.
+
+        Args:
+            pause: awaited after each device.
+
+        Raises:
+            StorageError: the store fails in the middle.
+        """
+        if page.run_after is None or not page.rows:
+            for row in page.rows:
+                yield await self._with_shadow(account, row)
+                await pause()
+            return
+        # one scan costs less than many reads
+        wanted, last = {row.id for row in page.rows}, page.rows[-1].id
+        async with aclosing(self._devices.select(account, ANY_DEVICE, pause, after=page.run_after)) as devices:
+            async for each in devices:
+                if each.device.id > last:
+                    break
+                if each.device.id in wanted:
+                    yield PageDevice(DeviceRow.of(each), each.shadow)
+                    if each.device.id == last:
+                        break
 
     async def check_whole(self, account: str, selection: Selection, pause: Pause = never_pause) -> None:
         """Raise `TooLarge` if a selection matches more than `MAX_WHOLE` devices, which a list without pages may have.
@@ -156,30 +186,28 @@ class DevicePages:
         number: int,
         place: Place | None,
         pause: Pause,
-        *,
-        with_shadows: bool,
-    ) -> list[PageDevice]:
-        found: list[PageDevice] = []
+    ) -> list[DeviceRow]:
+        found: list[DeviceRow] = []
         after = "" if place is None else place[1]
-        select = self._devices.select(account, selection, pause, after=after, with_shadows=with_shadows)
+        select = self._devices.select(account, selection, pause, after=after, with_shadows=selection.reads_shadows)
         async with aclosing(select) as devices:
             async for each in devices:
-                found.append(PageDevice(DeviceRow.of(each), each.shadow))
+                found.append(DeviceRow.of(each))
                 if len(found) == number:
                     break
         return found
 
     async def _matching_rows(
         self, account: str, selection: Selection, pause: Pause
-    ) -> AsyncGenerator[Sequence[PageDevice], None]:
-        """Yield the devices that a selection matches, some at a time, without their shadows."""
+    ) -> AsyncGenerator[Sequence[DeviceRow], None]:
+        """Yield the rows in memory that a selection matches, some at a time."""
         rows = list((await self._summaries.of(account, pause)).rows.values())
         now = self._now()
         for start in range(0, len(rows), ROW_BATCH):
             batch = rows[start : start + ROW_BATCH]
             if selection.terms:
                 batch = [row for row in batch if await self._matches(account, selection, row, now)]
-            yield [PageDevice(row) for row in batch]
+            yield batch
             await pause()
 
     async def _matches(self, account: str, selection: Selection, row: DeviceRow, now: float) -> bool:
@@ -194,19 +222,21 @@ class DevicePages:
 
     async def _scanned(
         self, account: str, selection: Selection, pause: Pause
-    ) -> AsyncGenerator[Sequence[PageDevice], None]:
-        """Yield the devices that a selection matches, one by one, with their shadows."""
+    ) -> AsyncGenerator[Sequence[DeviceRow], None]:
+        """Yield the rows that a selection matches, one by one, as the store has them."""
         async with aclosing(self._devices.select(account, selection, pause)) as devices:
             async for each in devices:
-                yield (PageDevice(DeviceRow.of(each), each.shadow),)
+                yield (DeviceRow.of(each),)
 
-    async def _with_shadow(self, account: str, device: PageDevice, pause: Pause) -> PageDevice:
-        await pause()
+    async def _with_shadow(self, account: str, row: DeviceRow) -> PageDevice:
+        row = msgspec.structs.replace(row)  # that of a summary stays as it is
+        shadow = Shadow()
         try:
-            return PageDevice(device.row, await self._shadows.get(DeviceKey(account, device.row.id)))
+            shadow = await self._shadows.get(DeviceKey(account, row.id))
         except Damaged:
-            device.row.mark("shadow", damaged=True)
-            return PageDevice(device.row, Shadow())
+            row.mark("shadow", damaged=True)
+        row.build = ReportedBuild.of(shadow.reported)
+        return PageDevice(row, shadow)
 
     async def _add_build(self, account: str, row: DeviceRow, pause: Pause) -> None:
         await pause()
@@ -219,20 +249,20 @@ class DevicePages:
 
 
 async def _first(
-    batches: AsyncGenerator[Sequence[PageDevice], None], order: Order, after: Place | None, number: int
-) -> list[PageDevice]:
-    """Return the devices that stand first behind a place, sorted."""
+    batches: AsyncGenerator[Sequence[DeviceRow], None], order: Order, after: Place | None, number: int
+) -> list[DeviceRow]:
+    """Return the rows that stand first behind a place, sorted."""
     take = heapq.nlargest if order.is_descending else heapq.nsmallest
-    best: list[tuple[Place, PageDevice]] = []
+    best: list[tuple[Place, DeviceRow]] = []
     last: Place | None = None  # of the best: no device behind it is wanted
     async for batch in batches:
-        for device in batch:
-            place = order.place_of(device.row)
+        for row in batch:
+            place = order.place_of(row)
             if after is not None and not order.is_before(after, place):
                 continue
             if last is None or order.is_before(place, last):
-                best.append((place, device))
+                best.append((place, row))
         if len(best) > number + ROW_BATCH:
             best = take(number, best, key=itemgetter(0))
             last = best[-1][0]
-    return [device for _, device in take(number, best, key=itemgetter(0))]
+    return [row for _, row in take(number, best, key=itemgetter(0))]

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Final, Literal, TypeVar
 from urllib.parse import urlencode
 
+import attrs
 from quart import Response, request
 
 from mdashcore import _json, identity, selection, tags
@@ -27,7 +28,7 @@ from mdashcore.documents import (
 from mdashcore.hub.deltas import check_delta_limit, delta_limit
 from mdashcore.hub.device_list import ListedDevice, unreadable_device
 from mdashcore.hub.fleet.order import BY_ID, Order
-from mdashcore.hub.fleet.pages import MAX_WHOLE, Page, PageDevice
+from mdashcore.hub.fleet.pages import MAX_WHOLE, PageDevice
 from mdashcore.hub.fleet.rows import DeviceRow
 from mdashcore.hub.presence import OFFLINE_RECORD
 from mdashcore.identity import Device, DeviceKey
@@ -78,39 +79,61 @@ async def list_devices() -> Response:
     if after is not None:
         order.after(after)  # a wrong one is an error, whatever else is wrong
     limit = whole_number("limit", 1, MAX_DEVICES_PAGE)
-    pages = service().hub.device_pages
-    if limit is None:
-        await pages.check_whole(account, wanted, pace)
-        if order == BY_ID and after is None and fields.with_shadow:
-            return await send_list(_encoded(service(), account, wanted, fields, pace), pace)
-    page = await pages.read(
-        account,
-        wanted,
-        MAX_WHOLE if limit is None else limit,
-        order=order,
-        after=after,
-        with_shadows=fields.with_shadow,
-        with_builds=fields.with_build,
-        pause=pace,
-    )
-    response = await send_list(_of_page(service(), account, page, fields), pace)
-    if page.next is not None:
-        response.headers["Link"] = f'<?{_next_query(page.next)}>; rel="next"'
+    listing = _Listing(service(), account, wanted, fields, order, after, limit, pace)
+    response = await send_list(listing.encoded(), pace)
+    if listing.next is not None:
+        response.headers["Link"] = f'<?{_next_query(listing.next)}>; rel="next"'
     return response
 
 
-async def _encoded(
-    service: Service, account: str, wanted: Selection, fields: DeviceFields, pace: Pace
-) -> AsyncGenerator[bytes, None]:
-    async with aclosing(service.hub.device_list.select(account, wanted, pace)) as devices:
-        async for each in devices:
-            device = PageDevice(DeviceRow.of(each), each.shadow)
-            yield _json.encode(page_document(service, account, device, fields))
+@attrs.define
+class _Listing:
+    """A list of devices that is asked for."""
 
+    _service: Service
+    _account: str
+    _wanted: Selection
+    _fields: DeviceFields
+    _order: Order
+    _after: str | None
+    _limit: int | None
+    _pace: Pace
+    next: str | None = None
+    """The cursor for the next page, once the first device was encoded."""
 
-async def _of_page(service: Service, account: str, page: Page, fields: DeviceFields) -> AsyncGenerator[bytes, None]:
-    for device in page.devices:
-        yield _json.encode(page_document(service, account, device, fields))
+    async def encoded(self) -> AsyncGenerator[bytes, None]:
+        """Yield each device as JSON. All reading is done in here: it counts as one of the account's lists."""
+        async with aclosing(self._devices()) as devices:
+            async for device in devices:
+                yield _json.encode(page_document(self._service, self._account, device, self._fields))
+
+    async def _devices(self) -> AsyncGenerator[PageDevice, None]:
+        account, wanted, pace = self._account, self._wanted, self._pace
+        pages = self._service.hub.device_pages
+        if self._limit is None:
+            await pages.check_whole(account, wanted, pace)
+            if self._order == BY_ID and self._after is None and self._fields.with_shadow:
+                async with aclosing(self._service.hub.device_list.select(account, wanted, pace)) as listed:
+                    async for each in listed:
+                        yield PageDevice(DeviceRow.of(each), each.shadow)
+                return
+        page = await pages.read(
+            account,
+            wanted,
+            MAX_WHOLE if self._limit is None else self._limit,
+            order=self._order,
+            after=self._after,
+            with_builds=self._fields.with_build and not self._fields.with_shadow,
+            pause=pace,
+        )
+        self.next = page.next
+        if not self._fields.with_shadow:
+            for row in page.rows:
+                yield PageDevice(row)
+            return
+        async with aclosing(pages.with_shadows(account, page, pace)) as devices:
+            async for device in devices:
+                yield device
 
 
 def _next_query(cursor: str) -> str:
