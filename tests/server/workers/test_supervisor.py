@@ -180,6 +180,37 @@ async def test_a_signal_during_the_start_ends_it(supervise):
     assert "stopping" in service.manager.told
 
 
+async def test_ctrl_c_during_the_start_ends_those_that_are_about_to_be_ready(supervise):
+    """A worker that receives signals already takes the first one for a wish to drain: it is told that it is none."""
+    async with supervise("serve", "late", drain_seconds=3600.0) as service:
+        await service.wait(lambda: service.log("1", "receives"))
+        service.send(signal.SIGINT)
+        await service.wait(lambda: "stopping" in service.manager.told)
+        (service.folder / "ready").touch()
+    assert service.log("1", "SIGINT")
+
+
+async def test_the_end_during_a_pause_starts_no_process(supervise, monkeypatch):
+    """The service ends while one that has died waits to be started again."""
+    monkeypatch.setattr(supervising, "RESTART_BACKOFF", Backoff(first=3600.0, most=3600.0))
+    async with supervise("serve", "crash serve") as service:
+        await service.started.wait()
+        (service.folder / "crash").touch()
+        paused = service.supervisor._workers[1]
+        await service.wait(lambda: paused._pausing is not None)
+        service.send(signal.SIGTERM)
+    assert paused.starts == 1
+
+
+async def test_one_that_cannot_be_started_says_why():
+    """The words of the system are the reason: there is no process that could have said one."""
+    config = ServerConfig(bind="127.0.0.1:0", workers=2)
+    supervisor = Supervisor(config, ["/no/such/program"], manager=Manager())
+    with pytest.raises(WorkerFailed, match=r"worker 0 cannot be started .*No such file") as raised:
+        await supervisor.run(lambda place: None)
+    assert raised.value.code == 0
+
+
 async def test_a_second_signal_hurries(supervise):
     """It reaches the workers as SIGINT, which ends their delay and draining."""
     async with supervise("deaf", "deaf", drain_seconds=3600.0) as service:
@@ -212,6 +243,20 @@ async def test_one_that_hangs_is_killed_and_started_again(supervise, monkeypatch
         await service.wait(lambda: hanging.is_ready)
         service.send(signal.SIGTERM)
     assert "worker 1 gives no sign of life, and is killed" in caplog.text
+
+
+async def test_one_that_is_told_to_end_and_hangs_is_killed_and_started_again(supervise, monkeypatch, caplog):
+    """When it had the time to drain, and some more."""
+    monkeypatch.setattr(supervising, "HANG_CHECK_INTERVAL", 0.01)
+    async with supervise("serve", "stuck serve", drain_seconds=3600.0) as service:
+        await service.started.wait()
+        hanging = service.supervisor._workers[1]
+        os.kill(hanging._process.pid, signal.SIGTERM)
+        await service.wait(lambda: hanging._stopping_at)
+        hanging._stopping_at -= 3600.0 + supervising.STOP_GRACE
+        await service.wait(lambda: len(service.log("1", "start")) == 2)
+        service.send(signal.SIGTERM)
+    assert "worker 1 was told to end and has not in time, and is killed" in caplog.text
 
 
 async def test_a_reload_reaches_all(supervise):

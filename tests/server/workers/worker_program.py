@@ -9,6 +9,8 @@ The file FOLDER/NUMBER has what it does in each of its starts, a word for each; 
     crash           is ready, and kills itself
     deaf            is ready, and ignores SIGTERM
     stubborn        is ready, and ignores SIGTERM and SIGINT
+    late            receives signals, is ready when there is a file FOLDER/ready, and ignores SIGTERM
+    stuck           is ready, and says that it goes down when it is told, but does not
 
 It writes what happens to it into FOLDER/log, a line each; what it was given too if there is a file FOLDER/describe.
 """
@@ -31,6 +33,7 @@ from mdashcore.server.workers.channel import (
     GetMetrics,
     PackedMetrics,
     Ready,
+    Stopping,
     Task,
 )
 
@@ -62,6 +65,10 @@ async def main(folder: Path, number: str) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(channel.write)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            if word == "late":
+                note(folder, number, "receives")
+                while not (folder / "ready").exists():  # noqa: ASYNC110 - the test says when
+                    await trio.sleep(0.01)
             channel.send(Ready("http://here", None))
             if word == "crash":
                 await trio.lowlevel.checkpoint()
@@ -73,7 +80,9 @@ async def main(folder: Path, number: str) -> None:
                 note(folder, number, signal.Signals(received).name)
                 if received == signal.SIGHUP:
                     channel.send(Ready("http://here", None))
-                elif word != "stubborn" and not (word == "deaf" and received == signal.SIGTERM):
+                elif word == "stuck":
+                    channel.send(Stopping())
+                elif word != "stubborn" and not (word in ("deaf", "late") and received == signal.SIGTERM):
                     break
         nursery.cancel_scope.cancel()
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from mdashcore import _json
-from mdashcore._errors import NotFound, Unauthenticated
+from mdashcore._errors import NotFound, Overloaded, Unauthenticated
 from mdashcore.server import errors
 from mdashcore.server.asgi import App, Receive, Scope, Send, header, respond, respond_error
 from mdashcore.server.metrics.exposition import CONTENT_TYPE, OPEN_METRICS, wants_open_metrics
@@ -22,7 +22,7 @@ class MetricsRoute:
     """Answers ``GET /metrics`` in front of an app.
 
     Args:
-        text: returns the metrics, as OpenMetrics if its argument says so.
+        text: returns the metrics, as OpenMetrics if its argument says so. `Overloaded` is answered with 503.
         token: what a client has to send as ``Authorization: Bearer TOKEN``; `None` if any client may read the metrics.
     """
 
@@ -47,7 +47,11 @@ class MetricsRoute:
 
     async def _answer(self, scope: Scope, send: Send) -> None:
         open_metrics = wants_open_metrics(header(scope, b"accept") or "")
-        body = await self._text(open_metrics)
+        try:
+            body = await self._text(open_metrics)
+        except Overloaded as exc:  # an empty text would say that the server has nothing to report
+            await respond_error(send, exc, unread=True)
+            return
         fields = [
             (b"content-type", (OPEN_METRICS if open_metrics else CONTENT_TYPE).encode()),
             (b"content-length", b"%d" % len(body)),

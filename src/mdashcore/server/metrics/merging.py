@@ -18,7 +18,11 @@ class WorkerMetrics(Protocol):
         """Set the function that returns the packed metrics of this worker."""
 
     async def gather(self) -> tuple[dict[str, bytes], dict[str, int]]:
-        """Return the packed metrics and the number of starts, by worker. Workers that do not answer are left out."""
+        """Return the packed metrics and the number of starts, by worker. Workers that do not answer are left out.
+
+        Raises:
+            Overloaded: the metrics cannot be had.
+        """
 
 
 class _PackedFamily(msgspec.Struct, array_like=True):

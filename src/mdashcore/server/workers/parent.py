@@ -10,6 +10,7 @@ from typing import Final
 
 import trio
 
+from mdashcore._errors import Overloaded
 from mdashcore.server.workers.channel import (
     Alive,
     AllMetrics,
@@ -86,7 +87,11 @@ class Parent:
         self._collect = collect
 
     async def gather(self) -> tuple[dict[str, bytes], dict[str, int]]:
-        """Return the packed metrics and the number of starts, by worker. Workers that do not answer are left out."""
+        """Return the packed metrics and the number of starts, by worker. Workers that do not answer are left out.
+
+        Raises:
+            Overloaded: the parent does not answer.
+        """
         async with self._gathering:  # of many clients one after the other: each costs work of all workers
             self._gathered, self._has_gathered = [], trio.Event()
             self._channel.send(WantMetrics())
@@ -94,7 +99,7 @@ class Parent:
                 await self._has_gathered.wait()
             for found in self._gathered:
                 return found.packed, found.starts
-        return {}, {}
+        raise Overloaded("the parent of the workers has not sent their metrics in time", retry_after=GATHER_TIMEOUT)
 
     async def _send_metrics(self, id: int) -> None:
         if self._collect is not None:

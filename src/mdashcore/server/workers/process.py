@@ -53,12 +53,14 @@ class WorkerProcess:
         self._on_metrics_wanted = on_metrics_wanted
         self._process: trio.Process | None = None
         self._channel: Channel | None = None
-        self._is_stopping = False
+        self._stopping_at: float | None = None
+        self._late_signal: int | None = None
+        """The signal that the process gets when it receives signals."""
         self._ready_at = 0.0
         self._alive_at = 0.0
         self._reload_wanted = False
         self._reloaded = trio.Event()
-        self._pausing: trio.CancelScope | None = None
+        self._pausing: trio.Event | None = None
         self._idle = trio.Event()
         self._idle.set()
         self._next_id = 0
@@ -69,24 +71,25 @@ class WorkerProcess:
 
         Args:
             is_ending: whether the service has begun to end, so that the process has to end too.
+
+        Raises:
+            OSError: no process can be started: there is no memory, or there are too many processes or open files.
         """
+        ours, theirs = trio.socket.socketpair()
         self._idle = trio.Event()
-        self.is_ready, self._is_stopping, self._reload_wanted, self.store_answers = False, False, False, True
+        self.is_ready, self._reload_wanted, self.store_answers = False, False, True
+        self._stopping_at = self._late_signal = None
         self.starts += 1
         self._alive_at = trio.current_time()
-        ours, theirs = trio.socket.socketpair()
         channel = self._channel = Channel(trio.SocketStream(ours))
         try:
             with theirs:
-                try:
-                    self._process = await trio.lowlevel.open_process(
-                        self._command,
-                        stdin=theirs.fileno(),
-                        env=_environment(os.environ),
-                        start_new_session=True,  # signals of the terminal are for the parent, which passes them on
-                    )
-                except OSError as exc:  # no memory, or too many processes
-                    return exc.errno or 1
+                self._process = await trio.lowlevel.open_process(
+                    self._command,
+                    stdin=theirs.fileno(),
+                    env=_environment(os.environ),
+                    start_new_session=True,  # signals of the terminal are for the parent, which passes them on
+                )
             channel.send(Task(pickle.dumps(task)))
             if is_ending():
                 self.send_signal(signal.SIGTERM)
@@ -108,11 +111,15 @@ class WorkerProcess:
             with trio.CancelScope(shield=True):
                 await channel.aclose()
 
-    async def pause(self, seconds: float) -> None:
-        """Wait before the next start. The end of the service ends the pause."""
-        with trio.move_on_after(seconds) as self._pausing:
-            await trio.sleep_forever()
-        self._pausing = None
+    async def pause(self, seconds: float) -> bool:
+        """Wait before the next start. Returns `False` if the service ends meanwhile, which ends the pause."""
+        self._pausing = trio.Event()
+        try:
+            with trio.move_on_after(seconds):
+                await self._pausing.wait()
+            return not self._pausing.is_set()
+        finally:
+            self._pausing = None
 
     async def wait_idle(self) -> None:
         """Wait until no process runs."""
@@ -121,9 +128,15 @@ class WorkerProcess:
     def send_signal(self, number: int) -> None:
         """Send a signal that asks the process to end. A pause between two processes ends too."""
         if self._pausing is not None:
-            self._pausing.cancel()
-        # A process that does not receive signals yet ends by SIGTERM without a traceback.
-        self._send(number if self.is_ready else signal.SIGTERM)
+            self._pausing.set()
+        if self.is_ready:
+            self._send(number)
+            return
+        # A process that does not receive signals yet ends by SIGTERM without a traceback. One that does takes it for a
+        # wish to drain, and is told when it is ready that there is no time for that.
+        self._send(signal.SIGTERM)
+        if number != signal.SIGTERM:
+            self._late_signal = number
 
     def kill(self) -> bool:
         """Kill the process. Returns `False` if none runs."""
@@ -153,7 +166,13 @@ class WorkerProcess:
 
     def silent_for(self) -> float:
         """Return the seconds since the last sign of life. 0 for one that does not run, or is going down."""
-        return 0.0 if self._process is None or self._is_stopping else trio.current_time() - self._alive_at
+        is_silent = self._process is not None and self._stopping_at is None
+        return trio.current_time() - self._alive_at if is_silent else 0.0
+
+    def stopping_for(self) -> float:
+        """Return the seconds for which the process goes down; 0 if it does not, or has ended."""
+        is_stopping = self._process is not None and self._stopping_at is not None
+        return trio.current_time() - (self._stopping_at or 0.0) if is_stopping else 0.0
 
     async def get_metrics(self) -> bytes | None:
         """Return the packed metrics; `None` if the worker does not accept connections, or ends."""
@@ -184,7 +203,7 @@ class WorkerProcess:
                 case Alive(store_answers):
                     self.store_answers = store_answers
                 case Stopping():
-                    self._is_stopping = True
+                    self._stopping_at = trio.current_time()
                 case WantMetrics():
                     nursery.start_soon(self._on_metrics_wanted, self)
                 case PackedMetrics(id, packed) if id in self._asked:
@@ -202,6 +221,9 @@ class WorkerProcess:
         if self._reload_wanted:
             self._reload_wanted = False
             self._send(signal.SIGHUP)
+        if self._late_signal is not None:
+            self._send(self._late_signal)
+            self._late_signal = None
 
 
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:

@@ -46,7 +46,8 @@ class WorkerFailed(Exception):
     def __init__(self, words: str, code: int) -> None:
         super().__init__(words)
         self.code = code
-        """Its exit code, or minus the number of the signal that has killed it. It has said the reason itself."""
+        """Its exit code, of which it has said the reason itself; else minus the number of the signal that has killed
+        it, or 0 if it could not be started."""
 
 
 class Supervisor:
@@ -137,11 +138,15 @@ class Supervisor:
         """Run a worker, and run it again when it has ended, until the service ends."""
         task = self._task(worker.number, is_first=worker.number == 0)
         while True:
-            code = await worker.run(task, lambda: self._is_ending)
+            try:
+                code = await worker.run(task, lambda: self._is_ending)
+                end = ending(code)
+            except OSError as exc:
+                code, end = 0, f"cannot be started ({exc})"
             if self._is_ending:
                 return
             if not self._is_started:
-                self._fail(f"worker {worker.number} {ending(code)} before all workers were ready", code)
+                self._fail(f"worker {worker.number} {end} before all workers were ready", code)
                 return
             if code == 0 and worker.is_ready:
                 _log.info("worker %d was told to end: it is started again", worker.number)
@@ -150,8 +155,9 @@ class Supervisor:
                 worker.failures += 1
                 if worker.failures == 1:
                     words = "worker %d %s: it is started again until it runs, with pauses of up to %g s"
-                    _log.error(words, worker.number, ending(code), RESTART_BACKOFF.most)
-                await worker.pause(RESTART_BACKOFF.delay(worker.failures))
+                    _log.error(words, worker.number, end, RESTART_BACKOFF.most)
+                if not await worker.pause(RESTART_BACKOFF.delay(worker.failures)):
+                    return
             task = self._task(worker.number)
 
     def _note_stable(self, worker: WorkerProcess) -> None:
@@ -231,15 +237,22 @@ class Supervisor:
         return bool(running) and all(worker.store_answers for worker in running)
 
     async def _watch(self) -> None:
-        """Kill workers that give no sign of life, for ever. They are started again."""
+        """Kill workers that give no sign of life, and those that go down and do not end, for ever. They are started
+        again.
+        """
+        patience = self._config.shutdown_delay + self._config.drain_seconds + STOP_GRACE
         while True:
             await trio.sleep(HANG_CHECK_INTERVAL)
             for worker in self._workers:
                 self._note_stable(worker)
-                if self._is_ending or worker.silent_for() < (HANG_TIMEOUT if worker.is_ready else WORKER_START_TIMEOUT):
+                if self._is_ending:
                     continue
-                _log.error("worker %d gives no sign of life, and is killed", worker.number)
-                worker.kill()
+                if worker.silent_for() >= (HANG_TIMEOUT if worker.is_ready else WORKER_START_TIMEOUT):
+                    _log.error("worker %d gives no sign of life, and is killed", worker.number)
+                    worker.kill()
+                elif worker.stopping_for() >= patience:
+                    _log.error("worker %d was told to end and has not in time, and is killed", worker.number)
+                    worker.kill()
 
     async def _send_all_metrics(self, asking: WorkerProcess) -> None:
         """Collect the metrics of all workers, and send them to one."""
