@@ -44,7 +44,9 @@ export async function request(method, path, {body, query, signal} = {}) {
 
 // getPage("/devices", {limit: 1000}): a page of a list, and the query of the next one: {value: […], next: {…} or null}.
 export async function getPage(path, query, options = {}) {
-  const {value, link} = await ask(path, query, {headers: {...PAGE_HEADERS}, signal: AbortSignal.timeout(ANSWER_TIMEOUT)}, options.signal);
+  const limit = AbortSignal.timeout(ANSWER_TIMEOUT);
+  const signal = options.signal ? AbortSignal.any([options.signal, limit]) : limit;
+  const {value, link} = await ask(path, query, {headers: {...PAGE_HEADERS}, signal}, options.signal);
   const found = /<[^>]*\?([^>]*)>;\s*rel="?next"?/.exec(link ?? "");
   return {value, next: found ? Object.fromEntries(new URLSearchParams(found[1])) : null};
 }
@@ -103,7 +105,8 @@ export function upload(path, file, {onProgress, signal, fields = {}} = {}) {
 }
 
 function address(path, query = {}) {
-  const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== null);
+  const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== null)
+    .flatMap(([name, value]) => [value].flat().map((each) => [name, each])); // an array: several of that name
   const text = new URLSearchParams(given).toString();
   return BASE + path + (text && `?${text}`);
 }

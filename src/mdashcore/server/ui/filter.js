@@ -1,6 +1,7 @@
 // Applies filters of devices. The server parses them: the page knows how terms compare, and not how they are written.
 
 import {get} from "./api.js";
+import {needsShadow} from "./light.js";
 import {isObject, same} from "./merge.js";
 
 export const EXAMPLES = [
@@ -24,10 +25,12 @@ export async function parseFilter(text, {typed, signal} = {}) {
   return get("/filter-terms", {text, typed}, {signal});
 }
 
-// matcher(terms): a function (device, now in ms) that tells whether all of them hold.
+// matcher(terms): a function (device, now in ms) that tells whether all of them hold. It is false for a light device if a
+// term reads what that lacks.
 export function matcher(terms) {
   const tests = terms.map(compiled);
-  return (device, now = Date.now()) => tests.every((test) => test(device, now));
+  const isBlind = needsShadow(terms); // to light devices
+  return (device, now = Date.now()) => !(isBlind && device.light) && tests.every((test) => test(device, now));
 }
 
 function compiled(term) {

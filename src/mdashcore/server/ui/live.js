@@ -5,6 +5,7 @@
 // notifications were missed all the same, the devices are read again.
 
 import {LOG_END, ROOT, devicePath, get, getPage, post} from "./api.js";
+import {LIGHT_PAGE, lightDevice} from "./light.js";
 import {follow, isObject, merge} from "./merge.js";
 
 export {difference, isObject, merge, same} from "./merge.js";
@@ -17,7 +18,6 @@ const SOCKET_GRACE = 5000; // ms for stored notifications to come by the socket 
 const REPORT_INTERVAL = 100; // ms in which changes are reported together: ten repaints a second are enough
 const MAX_REMEMBERED = 20_000; // notifications remembered during a read: beyond, another read costs less
 const FIRST_PAGE = {limit: 100}; // more rows than a screen has
-const LIGHT_PAGE = {limit: 1000, fields: "id,name,online,last_seen,created_at,tags,delta_limit,app,arch,fw_id,fw_version,is_committed"};
 const PAGES_INTERVAL = 1000; // ms between two repaints of a list that is still being read: each sorts all of it
 const RAM_POINTS = 60; // per device, for a sparkline
 const NO_SOCKET = "the server answers, but no WebSocket to it opens; a proxy on the way has to pass on the headers Upgrade, Connection and Host";
@@ -81,6 +81,14 @@ export const connectionState = () => state;
 export const isLoaded = () => loaded;
 let loaded = false;
 
+// Whether the fleet is too large for one answer: then devices may be light, see light.js.
+export const isLarge = () => large;
+let large = false;
+
+// Whether a large fleet is still being read: then the table has a part of it.
+export const isPartial = () => partial;
+let partial = false;
+
 export function start({onLoggedOut}) {
   loggedOut = onLoggedOut;
   running = true;
@@ -89,7 +97,7 @@ export function start({onLoggedOut}) {
 
 export function stop() {
   running = false;
-  loaded = false;
+  loaded = large = partial = false;
   cursor = user = null;
   hole = {};
   wait = FIRST_WAIT;
@@ -262,11 +270,16 @@ async function readAll() {
     counted = await snapshot(() => get("/devices"), (list) => {
       write(list);
       end();
+      large = partial = false;
     });
   } catch (error) {
     if (error.status !== 413) throw error; // a fleet that is too large for one answer
+    large = partial = true; // until all was read, whatever fails meanwhile
     counted = await readPages(write);
-    if (counted) end();
+    if (counted) {
+      end();
+      partial = false;
+    }
   }
   if (counted) changed.tell(null);
 }
@@ -289,12 +302,6 @@ async function readPages(write) {
     shown = performance.now();
   }
   return true;
-}
-
-// A device of which the page has no shadow, but the build in it.
-function lightDevice({app, arch, fw_id, fw_version, is_committed, ...device}) {
-  const ota = Object.fromEntries(Object.entries({app, arch, fw_id, fw_version, is_committed}).filter(([, value]) => value !== null));
-  return {...device, shared_with: [], light: true, shadow: {state: {reported: {ota}}, metadata: {}, version: 0, timestamp: 0}};
 }
 
 // After a failed read, data is missing until all devices are read again.

@@ -5,8 +5,9 @@
 //            `width` is a grid track such as "2fr", "8rem", "minmax(10rem, 3fr)"
 //   onOpen(row): Enter or a click on the row.   onSelect(set of keys)   onSort({key, down})
 //   empty: a node to show in place of no rows.
-// returns {element, set(rows), touch(keys), selection, clearSelection(), focus()}
-//   set: other rows, in any order; touch: the rows of these keys have other values.
+// returns {element, set(rows, {isPart}), touch(keys), selection, clearSelection(), focus()}
+//   set: other rows, in any order; with {isPart: true} more are coming, and "Select all" waits for them.
+//   touch: the rows of these keys have other values.
 //
 // Keys: up, down, page up/down, home, end move; Enter opens; Space selects, with Shift all from the
 // last one on; right leads to the links and buttons in the row, Escape back to it.
@@ -19,6 +20,7 @@ const collator = new Intl.Collator("en", {numeric: true, sensitivity: "base"});
 
 export function table({label, columns, rowKey, onOpen, selectable = false, onSelect, sort, onSort, empty}) {
   let rows = [];
+  let isPart = false; // whether more rows are coming
   let order = []; // rows, sorted
   const places = new Map(); // key → the value that its row is sorted by
   let sorting = sort ?? {key: columns.find((column) => column.sort)?.key, down: false};
@@ -153,6 +155,7 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
     inOrder(indices.sort((a, b) => a - b).map((i) => shown.get(rowKey(order[i])).element));
     if (all) {
       all.checked = selection.size > 0 && selection.size >= order.length;
+      all.disabled = isPart;
       all.indeterminate = selection.size > 0 && selection.size < order.length;
     }
   }
@@ -264,8 +267,9 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
 
   return {
     element: box,
-    set: (next) => {
+    set: (next, {isPart: more = false} = {}) => {
       rows = [...next];
+      isPart = more;
       const keys = new Set(rows.map(rowKey));
       const before = selection.size;
       for (const key of selection) if (!keys.has(key)) selection.delete(key);

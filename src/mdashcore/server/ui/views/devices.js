@@ -86,7 +86,7 @@ const kept = {sort: {key: "name", down: false}, top: 0};
 export default function view({query}) {
   const count = h("p", {class: "muted count", role: "status"});
   const search = filterField({label: "Filter devices", placeholder: "Name, id, arch=esp32, tag=…", value: query.q ?? "", saved: () => saved.names(), onFilter: (filter) => {
-    ({text: shown, matches} = filter);
+    ({text: shown, matches, about} = filter);
     refilter();
   }});
   const saved = savedFilters({current: () => shown.trim(), choose: (text) => search.set(text)});
@@ -125,7 +125,8 @@ export default function view({query}) {
 
   // The shown devices
 
-  let matches = null; // null until the filter of the address has been parsed
+  let matches = null; // null until the filter has been parsed, and the server asked if that is needed
+  let about = ""; // of the filter, for people
   let shown = query.q ?? ""; // the text of the filter that is applied
 
   function refilter() {
@@ -143,7 +144,7 @@ export default function view({query}) {
     const right = STATUS[status.value][1];
     const now = Date.now();
     const found = matches === null ? [] : [...live.devices.values()].filter((device) => right(device) && matches(device, now));
-    list.set(found);
+    list.set(found, {isPart: live.isPartial()});
     explain(found.length);
   }
 
@@ -151,10 +152,11 @@ export default function view({query}) {
     const all = live.devices.size;
     let online = 0;
     for (const device of live.devices.values()) online += device.online;
-    setText(count, !isReady() ? "Loading…" : isFiltered() ? `${found} of ${these(all)}` : `${these(all)}, ${online} online`);
+    const words = isFiltered() ? `${found} of ${these(all)}` : `${these(all)}, ${online} online`;
+    setText(count, !isReady() ? about || "Loading…" : [words, matches !== null && about, live.isPartial() && "loading more…"].filter(Boolean).join(", "));
     if (found > 0) return;
     nothing.replaceChildren(
-      !isReady() ? h("p", {class: "muted"}, "Loading…")
+      !isReady() ? h("p", {class: "muted"}, about || "Loading…")
         : all === 0 ? empty("No devices yet", "Register a device: you get the token that it connects with.", registerButton("Register the first device"))
           : empty("No device matches", "Try fewer letters, or another status; “?” says how to filter.", h("button", {type: "button", onclick: () => {
             status.value = "all";

@@ -19,9 +19,10 @@ export default function create({query}) {
 
   const file = h("input", {type: "file", name: "file", required: true, accept: ".zip,application/zip,.bin,application/octet-stream", onchange: look});
   const about = h("p", {class: "muted", role: "status"});
-  let matches = null; // null until the filter has been parsed
-  const filter = filterField({label: "Filter", type: "text", value: query.q ?? "", placeholder: "arch=esp32 fw_version<1.4", onFilter: (found) => {
-    ({matches} = found);
+  let matches = null; // null until the filter has been parsed, and the server asked if that is needed
+  let source = ""; // of the found devices, for people
+  const filter = filterField({label: "Filter", type: "text", value: query.q ?? "", placeholder: "arch=esp32 fw_version<1.4", onFilter: (filtered) => {
+    ({matches, about: source} = filtered);
     preview();
   }});
   const found = h("p", {class: "muted", role: "status"});
@@ -80,9 +81,10 @@ export default function create({query}) {
 
   function preview() {
     const all = chosen();
-    if (matches !== null) {
+    if (matches === null) setText(found, source);
+    else {
       fill(found, h("b", {}, devices(all.length)), all.length > 0 && ": ", all.slice(0, NAMED_DEVICES).map((device, i) => [i > 0 && ", ", foreign((device.name || device.id).slice(0, 60))]),
-        all.length > NAMED_DEVICES && ` and ${all.length - NAMED_DEVICES} more`, all.length > 0 && `; ${all.filter((device) => device.online).length} online`);
+        all.length > NAMED_DEVICES && ` and ${all.length - NAMED_DEVICES} more`, all.length > 0 && `; ${all.filter((device) => device.online).length} online`, source && `, ${source}`, live.isPartial() && ", loading more…");
     }
     try {
       const ends = percents().map((percent) => Math.ceil((all.length * percent) / 100));
