@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import TypeAlias
 
 __all__ = ["NaturalKey", "natural_key"]
@@ -12,13 +13,16 @@ NaturalKey: TypeAlias = tuple[tuple[bool, int, str], ...]
 _RUN = re.compile("[0-9]+|[^0-9]+")
 
 
-def natural_key(text: str) -> NaturalKey:
+def natural_key(text: str, runs: int | None = None) -> NaturalKey:
     """Return the key of a text, by which texts compare in natural order. Digits are before other characters.
+
+    Args:
+        runs: the maximum number of runs, of digits or of other characters, that the key has; `None` for all of them.
 
     >>> sorted(["1.10-rc1", "1.10", "1.9", "b", "7", "07"], key=natural_key)
     ['1.9', '1.10', '1.10-rc1', '7', '07', 'b']
     """
-    return tuple(map(_run_key, _RUN.findall(text)))
+    return tuple(_run_key(run[0]) for run in islice(_RUN.finditer(text), runs))
 
 
 def _run_key(run: str) -> tuple[bool, int, str]:

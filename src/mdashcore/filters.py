@@ -386,8 +386,8 @@ def parse_line(text: str, saved: Mapping[str, str] | None = None) -> tuple[Term,
             terms += saved_terms(token, saved)
         else:
             terms.append(_checked(_word(token) or _parse(token)))
-    if len(terms) > MAX_TERMS:
-        raise InvalidInput(f"a filter has at most {MAX_TERMS} terms, with those of saved filters")
+        if len(terms) > MAX_TERMS:
+            raise InvalidInput(f"a filter has at most {MAX_TERMS} terms, with those of saved filters")
     return tuple(terms)
 
 

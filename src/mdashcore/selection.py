@@ -16,7 +16,7 @@ How a term compares, by the type of the value that is found:
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
@@ -28,9 +28,11 @@ from mdashcore._natural_order import natural_key
 from mdashcore._trees import JsonValue, values_equal
 from mdashcore.filters import MAX_TERMS, Field, Term, Value
 
-__all__ = ["ANY_DEVICE", "Facts", "Selection", "parse"]
+__all__ = ["ANY_DEVICE", "Facts", "Selection", "check_number", "check_work", "parse"]
 
 MAX_IDS: Final = 20_000  # devices named one by one: as many as a rollout may have
+
+MAX_SOUGHT: Final = 64  # values after `~` in a filter: in a text of 30 KB all of them are sought within 10 ms
 
 
 @attrs.frozen
@@ -92,9 +94,22 @@ def parse(terms: object = (), devices: object = None) -> Selection:
     """
     if not isinstance(terms, Sequence) or isinstance(terms, str | bytes):
         raise InvalidInput("a filter is a list of terms")
+    check_number(terms)
+    parsed = tuple(map(filters.parse_term, terms))
+    check_work(parsed)
+    return Selection(None if devices is None else _ids(devices), parsed)
+
+
+def check_number(terms: Sized) -> None:
+    """Raise `InvalidInput` for more terms than a filter may have."""
     if len(terms) > MAX_TERMS:
-        raise InvalidInput(f"a filter has at most {MAX_TERMS} terms")
-    return Selection(None if devices is None else _ids(devices), tuple(map(filters.parse_term, terms)))
+        raise InvalidInput(f"a filter has at most {MAX_TERMS} terms, with those of saved filters")
+
+
+def check_work(terms: Iterable[Term]) -> None:
+    """Raise `InvalidInput` for terms that take too long to be evaluated for one device."""
+    if sum(len(term.values) for term in terms if term.operator == "~") > MAX_SOUGHT:
+        raise InvalidInput(f"a filter has at most {MAX_SOUGHT} values after ~ and !~, all terms together")
 
 
 def _ids(devices: object) -> frozenset[str]:
@@ -128,8 +143,8 @@ def _values(term: Term) -> _Test:
     found_in = _reader(term.field)
     if term.operator == "*":
         return lambda facts, now: any(each is not None for each in found_in(facts, now))
-    fits = [_FITS.get(term.operator, _fits_order)(value, term.operator) for value in term.values]
-    return lambda facts, now: any(fit(each) for each in found_in(facts, now) for fit in fits)
+    fits = _FITS.get(term.operator, _fits_order)(term.values, term.operator)
+    return lambda facts, now: any(map(fits, found_in(facts, now)))
 
 
 _MOMENTS: Final[Mapping[str, Callable[[Facts, float], float | None]]] = MappingProxyType(
@@ -170,27 +185,38 @@ def _dig(state: Mapping[str, Any], path: tuple[str, ...]) -> object:
     return found
 
 
-def _fits_equal(value: Value, _: str) -> Callable[[Any], bool]:
-    text, scalars = value.text, value.scalars
+def _fits_equal(values: Sequence[Value], _: str) -> Callable[[Any], bool]:
+    texts = frozenset(value.text for value in values)
+    scalars: list[Any] = [scalar for value in values for scalar in value.scalars]
 
     def fits(found: JsonValue) -> bool:
-        return found == text or any(values_equal(scalar, found) for scalar in scalars)  # type: ignore[arg-type]
+        if isinstance(found, str):
+            return found in texts
+        return any(values_equal(scalar, found) for scalar in scalars)
 
     return fits
 
 
-def _fits_part(value: Value, _: str) -> Callable[[Any], bool]:
-    wanted = value.text.casefold()
-    return lambda found: isinstance(found, str) and wanted in found.casefold()
-
-
-def _fits_order(value: Value, sign: str) -> Callable[[Any], bool]:
-    compare, wanted = _ORDERS[sign], natural_key(value.text)
-    numbers = [scalar for scalar in value.scalars if type(scalar) in (int, float)]
+def _fits_part(values: Sequence[Value], _: str) -> Callable[[Any], bool]:
+    wanted = [value.text.casefold() for value in values]
 
     def fits(found: object) -> bool:
-        if isinstance(found, str):
-            return compare(natural_key(found), wanted)
+        if not isinstance(found, str):
+            return False
+        folded = found.casefold()
+        return any(part in folded for part in wanted)
+
+    return fits
+
+
+def _fits_order(values: Sequence[Value], sign: str) -> Callable[[Any], bool]:
+    (value,) = values  # the grammar allows one
+    compare, wanted = _ORDERS[sign], natural_key(value.text)
+    numbers: list[Any] = [scalar for scalar in value.scalars if type(scalar) in (int, float)]
+
+    def fits(found: object) -> bool:
+        if isinstance(found, str):  # a run more than `wanted` has decides
+            return compare(natural_key(found, len(wanted) + 1), wanted)
         return type(found) in (int, float) and any(compare(found, number) for number in numbers)
 
     return fits

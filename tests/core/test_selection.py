@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdashcore._errors import InvalidInput
+from mdashcore._natural_order import natural_key
 from mdashcore.filters import MAX_TERMS, parse_line
-from mdashcore.selection import Facts, Selection, parse
+from mdashcore.selection import MAX_SOUGHT, Facts, Selection, parse
 from mdashcore.shadow import Shadow
 
 
@@ -37,6 +38,7 @@ def test_what_a_filter_means(line, ids):
     [
         ("online", None),
         (["online"] * (MAX_TERMS + 1), None),
+        (["id~" + "|".join(["x"] * (MAX_SOUGHT // 2)), "name!~" + "|".join(["x"] * (MAX_SOUGHT // 2 + 1))], None),
         ({"online": True}, None),
         ([], []),
         ([], "lamp"),
@@ -48,6 +50,36 @@ def test_what_is_no_selection(terms, devices):
     """A list of terms and a list of ids, both with a bound."""
     with pytest.raises(InvalidInput):
         parse(terms, devices)
+
+
+def test_a_filter_has_as_many_values_as_fit():
+    """The bound is for texts that are sought, which are compared one by one; for others the length of terms is."""
+    assert parse(["id~" + "|".join(["x"] * (MAX_SOUGHT - 1)) + "|lamp"]).matches(LAMP, NOW)
+    assert parse(["id=" + "|".join(["x"] * (MAX_SOUGHT * 2)) + "|lamp"] * MAX_TERMS).matches(LAMP, NOW)
+
+
+def test_a_text_is_folded_once_for_all_values():
+    """It may be a text of 30 KB in a shadow, and folding it is the most of the work."""
+    folded = []
+
+    class Text(str):
+        __slots__ = ()
+
+        def casefold(self):
+            folded.append(self)
+            return super().casefold()
+
+    facts = Facts("d1", "d1", True, lambda: {"reported": {"t": Text("Hall")}})
+    assert not parse(["shadow.reported.t~" + "|".join(["x"] * MAX_SOUGHT)]).matches(facts, NOW)
+    assert folded == ["Hall"]
+
+
+@given(st.text("019.a", max_size=12), st.text("019.a", max_size=6))
+def test_the_beginning_of_a_text_decides_its_natural_order(found, wanted):
+    """One run more than the other text has is enough, however long the text is."""
+    key = natural_key(wanted)
+    begin = natural_key(found, len(key) + 1)
+    assert (begin < key, begin == key) == (natural_key(found) < key, natural_key(found) == key)
 
 
 def test_all_has_to_hold():

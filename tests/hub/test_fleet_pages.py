@@ -532,3 +532,17 @@ def test_a_report_reads_nothing(tools, fleet):
         assert summary.waiting == 1
 
     tools.run(run())
+
+
+def test_a_filter_pauses_after_each_device(tools, fleet):
+    """One device may take milliseconds, with many values and long texts."""
+    for id in IDS:
+        tools.run(fleet.change(("create", id, 1)))
+    tools.run(fleet.page(1, "name"))  # the summary is read
+    pauses = []
+
+    async def pause():
+        pauses.append(1)
+
+    tools.run(fleet.page(1, "name", terms=["online"], pause=pause))
+    assert len(pauses) >= len(IDS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from mdashcore import filters
+from mdashcore import filters, selection
 from mdashcore._errors import Conflict, InvalidInput, NotFound
 from mdashcore.hub.records.contention import Contention
 from mdashcore.hub.records.schema import SAVED_FILTERS, FilterRecord
@@ -40,10 +40,11 @@ class SavedFilters:
             Conflict: the account has `MAX_SAVED_FILTERS`.
         """
         filters.check_saved_name(name)
-        if not isinstance(line, str) or not filters.parse_line(line):
+        if not isinstance(line, str) or not (terms := filters.parse_line(line)):
             raise InvalidInput(
                 'a saved filter is text on one line with at least one term, such as "offline tag=berlin"'
             )
+        selection.check_work(terms)
         is_new = False
 
         def change(found: FilterRecord | None) -> FilterRecord:
@@ -70,14 +71,26 @@ class SavedFilters:
     async def resolve(self, account: str, terms: Any) -> Any:
         """Return a list of terms with the terms of saved filters in place of each ``@NAME``.
 
-        Anything but a list of texts is returned as it is, for the parser to refuse. Raises `InvalidInput`.
+        Anything but a list of texts is returned as it is, for the parser to refuse. Raises `InvalidInput`, also as soon
+        as there are too many terms.
         """
-        if not isinstance(terms, Sequence) or isinstance(terms, str) or not any(map(_is_saved, terms)):
+        if not isinstance(terms, Sequence) or isinstance(terms, str):
+            return terms
+        selection.check_number(terms)
+        if not any(map(_is_saved, terms)):
             return terms
         saved = await self.of(account)
         resolved: list[Any] = []
+        parsed: dict[str, list[str]] = {}  # by the saved filter's name, which may stand there several times
         for term in terms:
-            resolved += [str(each) for each in filters.saved_terms(term.strip(), saved)] if _is_saved(term) else [term]
+            if _is_saved(term):
+                token = term.strip()
+                if token not in parsed:
+                    parsed[token] = [str(each) for each in filters.saved_terms(token, saved)]
+                resolved += parsed[token]
+            else:
+                resolved.append(term)
+            selection.check_number(resolved)
         return resolved
 
     async def forget(self, account: str) -> None:

@@ -206,9 +206,19 @@ class DevicePages:
         for start in range(0, len(rows), ROW_BATCH):
             batch = rows[start : start + ROW_BATCH]
             if selection.terms:
-                batch = [row for row in batch if await self._matches(account, selection, row, now)]
+                batch = await self._matching(account, selection, batch, now, pause)
             yield batch
             await pause()
+
+    async def _matching(
+        self, account: str, selection: Selection, rows: Sequence[DeviceRow], now: float, pause: Pause
+    ) -> list[DeviceRow]:
+        matching = []
+        for row in rows:
+            if await self._matches(account, selection, row, now):
+                matching.append(row)
+            await pause()  # a filter may take milliseconds for one device
+        return matching
 
     async def _matches(self, account: str, selection: Selection, row: DeviceRow, now: float) -> bool:
         facts = row.facts

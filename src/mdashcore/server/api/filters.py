@@ -6,7 +6,7 @@ from typing import Literal
 
 from quart import Response, request
 
-from mdashcore import filter_completion, filters
+from mdashcore import filter_completion, filters, selection
 from mdashcore._errors import InvalidInput
 from mdashcore.documents import (
     CompletionDocument,
@@ -63,7 +63,9 @@ async def parse_filter() -> Response:
     saved = await service().hub.saved_filters.of(principal().account)
     document: FilterTermsDocument = {"terms": [], "error": None, "completion": None}
     try:
-        document["terms"] = [_term(each) for each in filters.parse_line(text, saved)]
+        terms = filters.parse_line(text, saved)
+        selection.check_work(terms)
+        document["terms"] = [_term(each) for each in terms]
     except InvalidInput as exc:
         document["error"] = str(exc)
     if typed is not None:
