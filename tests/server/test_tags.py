@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+import trio
+
+from mdash_backends.memory import MemoryDocuments
 
 
 async def tags_of(alice, id):
@@ -110,3 +113,19 @@ async def test_tags_find_devices(alice):
         assert "".join(each["id"] for each in found.json()) == ids
     wrong = await alice.http.get("/devices", params={"filter": "tag<5"})
     assert (wrong.status_code, wrong.json()["error"]["message"]) == (400, "tag takes = != ~ !~ =*, not <")
+
+
+async def test_each_changed_device_is_counted(alice, monkeypatch):
+    """Also if the store lets other tasks run, so that several devices are changed at the same time."""
+    put = MemoryDocuments.put
+
+    async def waiting_put(*arguments, **options):
+        await trio.lowlevel.checkpoint()
+        return await put(*arguments, **options)
+
+    ids = [f"d{n}" for n in range(20)]
+    for id in ids:
+        await alice.register(id)
+    monkeypatch.setattr(MemoryDocuments, "put", waiting_put)
+    changed = await alice.http.post("/tags", json={"devices": ids, "tags": {"site": "x"}})
+    assert changed.json() == {"devices": 20, "changed": 20, "refused": []}

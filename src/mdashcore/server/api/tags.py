@@ -77,7 +77,8 @@ async def _write(service: Service, account: str, ids: list[str], patch: object) 
         for id in waiting:
             key = DeviceKey(account, id)
             try:
-                changed += await shielded(partial(service.hub.change_tags, key, patch))
+                is_changed = await shielded(partial(service.hub.change_tags, key, patch))
+                changed += is_changed  # read after the await, during which the other writers count
             except (NotFound, Damaged, InvalidInput):
                 continue  # removed, damaged or given other tags meanwhile
             except StorageError as exc:  # raised below, because exceptions leave a nursery as a group
