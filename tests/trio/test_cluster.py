@@ -31,10 +31,11 @@ from mdashcore.notifications import decode
 from mdashcore.storage import SHARED, Backend
 from mdashcore.trio.cluster.interests import LINGER
 from mdashcore.trio.cluster.notices import SENDERS
+from mdashcore.trio.cluster.peers import MAX_INBOX
 from mdashcore.trio.connections.calls import MAX_PARAMS
 from mdashcore.trio.connections.device_connections import CHECK_INTERVAL
 from mdashcore.trio.connections.subscribers import Subscriber
-from mdashcore.trio.node import Node, open_node
+from mdashcore.trio.node import EXPELLED_CHECK_TIME, Node, open_node
 
 EPOCH = 1_700_000_000.0
 
@@ -543,19 +544,56 @@ async def test_no_node_is_dead_because_the_store_was_away(autojump_clock: Any, c
     assert await cluster.told() == ["online"]
 
 
-async def test_a_node_that_was_taken_for_dead_has_its_devices_connect_again(
-    autojump_clock: Any, cluster: Cluster
-) -> None:
-    """Others may have told that they are offline: only a new connection makes that true again."""
+async def test_a_node_that_was_taken_for_dead_has_devices_connect_again(autojump_clock: Any, cluster: Cluster) -> None:
+    """Those that others have stored as offline, spread over a time: the rest keep their connection."""
     here, there = cluster.nodes
     device = await cluster.register()
-    client = await cluster.connect(there, device)
+    first = await cluster.connect(there, device)
+    for number in range(3):
+        cluster.attend(await cluster.connect(there, await cluster.register(f"more{number}")))
+    await here.hub.presence.release(device.key, there.devices[device.key].session, 0.0)
+    await here.hub.presence.release(DeviceKey("alice", "more2"), 1, 0.0)
     await here.hub.nodes.leave(there.id)
-    assert await client.close_code() == 1013
+    assert await first.close_code() == 1013
     await trio.testing.wait_all_tasks_blocked()
+    assert len(there.devices) == 3  # the other one follows later
+    await trio.sleep(EXPELLED_CHECK_TIME)
+    assert {key.id for key in there.devices} == {"more0", "more1"}
     await cluster.connect(there, device)
     assert await here.hub.nodes.ids() == {here.id, there.id}
-    assert await cluster.told() == ["online", "offline", "online"]
+
+
+async def test_a_node_that_looks_at_others_slowly_lives(
+    autojump_clock: Any, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy store answers its look after a minute: it gives signs of life all the same."""
+    here, there = cluster.nodes
+    check = here.hub.nodes.check
+
+    async def slowly(time: float) -> Any:
+        await trio.sleep(4 * DEAD_AFTER)
+        return await check(time)
+
+    monkeypatch.setattr(here.hub.nodes, "check", slowly)
+    for _ in range(8):
+        await trio.sleep(DEAD_AFTER / 2)
+        assert await there.hub.nodes.ids() == {here.id, there.id}
+
+
+async def test_more_frames_than_can_wait_are_a_gap(autojump_clock: Any, cluster: Cluster) -> None:
+    """What may have been in them is found out, and not only in turn."""
+    here, there = cluster.nodes
+    revoked = await cluster.connect(there, await cluster.register())
+    inbox = there.others.inbox
+    assert inbox is not None
+    cluster.bus.losing = True
+    await here.hub.registry.renew_token(DeviceKey("alice", "d1"))
+    await trio.testing.wait_all_tasks_blocked()
+    began = trio.current_time()
+    for _ in range(MAX_INBOX + 2):
+        inbox.peers._receive(b'%b {"method":"Nothing"}' % here.id.encode())  # before the reader has a turn
+    assert await revoked.close_code() == 1008
+    assert trio.current_time() - began < 1
 
 
 async def test_a_node_that_goes_down_says_so(autojump_clock: Any, cluster: Cluster) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from math import inf
 from typing import Final
 
@@ -25,7 +26,7 @@ from mdashcore.trio.cluster.inbox import Inbox
 from mdashcore.trio.cluster.other_nodes import OtherNodes
 from mdashcore.trio.connections.calls import Calls, LocalCaller
 from mdashcore.trio.connections.device_connections import DeviceConnections
-from mdashcore.trio.connections.link import GOING_AWAY, SERVICE_RESTART, TRY_AGAIN_LATER
+from mdashcore.trio.connections.link import GOING_AWAY, SERVICE_RESTART
 from mdashcore.trio.connections.presence_feed import PresenceFeed
 from mdashcore.trio.connections.subscribers import Subscribers
 from mdashcore.trio.connections.user_calls import UserCalls
@@ -49,6 +50,8 @@ __all__ = [
 ]
 
 SHUTDOWN_TIMEOUT: Final = 3.0  # seconds for closing handshakes and last writes; a service manager waits 5 and more
+
+EXPELLED_CHECK_TIME: Final = 30.0  # seconds over which devices that others have stored as offline have to connect again
 
 _GOING_DOWN: Final = "the server is going down"
 
@@ -125,7 +128,7 @@ class Node:
             inbox,
             self.background,
             sweep=lambda: self.background.spawn(self._sweep),
-            on_expelled=lambda: self.devices.close(TRY_AGAIN_LATER, "connect again"),  # they may be stored as offline
+            on_expelled=lambda: self.background.spawn(partial(self.devices.check_slowly, EXPELLED_CHECK_TIME)),
         )
         hub.summaries.follow = self.others.follow_notifications
         self.calls: Calls = Calls(

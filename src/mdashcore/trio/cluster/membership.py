@@ -71,16 +71,8 @@ class Membership:
             self._on_gone(id)
             self._sweep()
 
-    async def heartbeat(self) -> None:
-        """Give a sign of life and check those of others. Called every `BEAT_INTERVAL`. Raises `StorageError`."""
-        try:
-            await self._beat()
-            await self._check()
-        except StorageError:
-            self._nodes.forget_seen()
-            raise
-
-    async def _beat(self) -> None:
+    async def beat(self) -> None:
+        """Give a sign of life. Called every `BEAT_INTERVAL`, and waits for nothing else. Raises `StorageError`."""
         began = trio.current_time()
         try:
             self._version = await self._nodes.beat(self._id, self._version)
@@ -88,10 +80,18 @@ class Membership:
             _log.warning("other nodes took this one for dead")
             self._version = await self._nodes.join(self._id)
             self._on_expelled()
+        except StorageError:
+            self._nodes.forget_seen()
+            raise
         self._signed = began
 
-    async def _check(self) -> None:
-        living, dead = await self._nodes.check(trio.current_time())
+    async def check(self) -> None:
+        """Check the signs of life of other nodes. Called every `BEAT_INTERVAL`. Raises `StorageError`."""
+        try:
+            living, dead = await self._nodes.check(trio.current_time())
+        except StorageError:
+            self._nodes.forget_seen()
+            raise
         gone, self.known = self.known - living, living
         for id in gone | dead:
             self._on_gone(id)

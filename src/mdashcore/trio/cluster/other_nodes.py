@@ -99,7 +99,9 @@ class OtherNodes:
             return
         await self.membership.join()
         self.inbox.start()
-        self._background.run_every(BEAT_INTERVAL, "the node's sign of life", self.membership.heartbeat)
+        # Two tasks: a slow look at the others must not make this one seem dead.
+        self._background.run_every(BEAT_INTERVAL, "the node's sign of life", self.membership.beat)
+        self._background.run_every(BEAT_INTERVAL, "the look at other nodes", self.membership.check)
         try:
             yield
         finally:

@@ -154,7 +154,7 @@ class Peers:
     def _link(self, node: str) -> tuple[Link, _BusStream]:
         found = self._links.get(node)
         if found is None or found[0].connection.closed:
-            stream = _BusStream(self._bus, _topic(node), self._id)
+            stream = _BusStream(self._bus, _topic(node), self._id, on_lost=self._handler.on_peer_gap)
             # An answer to a call of the earlier link must not be taken for one to this link's.
             first = 1 if found is None else found[0].connection.next_id
             link = Link(stream, spawn=self._background.spawn, connection=Connection(self._limits, first_id=first))
@@ -178,11 +178,18 @@ class Peers:
 
 
 class _BusStream:
-    """A `MessageStream` to one peer."""
+    """A `MessageStream` to one peer.
+
+    Args:
+        on_lost: called when a frame of the peer is lost because too many wait. Must not wait.
+    """
 
     control_pending = False
 
-    def __init__(self, bus: MessageBus, topic: str, sender: bytes) -> None:
+    def __init__(
+        self, bus: MessageBus, topic: str, sender: bytes, *, on_lost: Callable[[], None] = lambda: None
+    ) -> None:
+        self._on_lost = on_lost
         self.on_control: Callable[[], None] = lambda: None
         self._bus = bus
         self._topic = topic
@@ -193,8 +200,10 @@ class _BusStream:
         """Queue a frame of the peer. Never waits."""
         try:
             self._outlet.send_nowait(frame)
-        except (trio.WouldBlock, trio.ClosedResourceError):
-            pass  # delivery is at most once: the call of the sender times out
+        except trio.WouldBlock:
+            self._on_lost()  # as after a gap: a notification may have been in it; the call of a sender times out
+        except trio.ClosedResourceError:
+            pass  # delivery is at most once
 
     async def receive(self) -> bytes | None:
         try:

@@ -230,14 +230,14 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
             for _ in range(CHECKERS):
                 nursery.start_soon(check)
 
-    async def check_slowly(self) -> None:
-        """Check all devices as `check` does, evenly spread over `CHECK_INTERVAL`."""
+    async def check_slowly(self, seconds: float = CHECK_INTERVAL) -> None:
+        """Check all devices as `check` does, evenly spread over the seconds."""
         devices = list(self.values())
         for connected in devices:
             await self._check(connected)
-            await trio.sleep(CHECK_INTERVAL / len(devices))
+            await trio.sleep(seconds / len(devices))
         if not devices:
-            await trio.sleep(CHECK_INTERVAL)
+            await trio.sleep(seconds)
 
     async def _check(self, connected: DeviceConnection) -> None:
         await connected.check()
