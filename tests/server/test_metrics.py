@@ -93,13 +93,16 @@ async def test_with_a_token(server: Any, alice: Any, anyone: httpx.AsyncClient) 
 
 
 async def test_at_an_address_of_its_own(server: Any, alice: Any, anyone: httpx.AsyncClient) -> None:
-    """There and not on the port of the server; nothing else is served there, to whichever key."""
+    """There and not on the port of the server. Beside them only the probes are served there, to whichever key."""
     await alice.register("d1")
     at = server.metrics_url.removesuffix("/metrics")
     assert (await anyone.get(server.metrics_url)).status_code == 200
     assert (await anyone.get(f"{server.url}/metrics")).status_code == 404
-    for path in ("/", "/api/v2/devices/d1/shadow", "/api/v2/devices", "/api/v2/rpc", "/healthz", "/ui/"):
+    for path in ("/", "/api/v2/devices/d1/shadow", "/api/v2/devices", "/api/v2/rpc", "/livez/", "/ui/"):
         assert (path, (await alice.http.get(at + path)).status_code) == (path, 404)
+    for path in ("/livez", "/readyz", "/healthz"):
+        there, here = await anyone.get(at + path), await anyone.get(server.url + path)
+        assert (there.status_code, there.json()) == (here.status_code, here.json()) == (200, here.json())
 
 
 async def test_both_formats(server: Any, anyone: httpx.AsyncClient) -> None:

@@ -123,8 +123,8 @@ class ServerConfig:
     """The token for ``GET /metrics``, as ``Authorization: Bearer TOKEN``: 16 to 256 characters without spaces."""
 
     metrics_bind: str | None = None
-    """HOST:PORT of an address of its own for ``GET /metrics``, without TLS. Without `metrics_token` any client of that
-    address may read them."""
+    """HOST:PORT of an address of its own for ``GET /metrics``, without TLS; ``/livez``, ``/readyz`` and ``/healthz``
+    are there too. Without `metrics_token` any client of that address may read the metrics."""
 
     workers: int = attrs.field(default=1, validator=whole(1, MAX_WORKERS))
     """Processes that serve the port, of the command ``mdash serve``. More than one need a store that they can share."""

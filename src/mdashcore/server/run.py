@@ -139,7 +139,8 @@ async def open_server(
             await _make_users(service, config.users)
             for user in reset_passwords:
                 await service.reset_password(user.name, user.password)
-            gateway = Gateway(service, create_app(service, in_front=lambda app: _in_front(app, metrics, config)))
+            app = create_app(service, in_front=lambda app: _in_front(app, metrics, config))
+            gateway = Gateway(service, app)
             start_listening([*sockets, *metrics_sockets])
             plain = [trio.SocketListener(sock) for sock in sockets]
             listeners: list[trio.abc.Listener[Any]] = [*plain]
@@ -157,7 +158,8 @@ async def open_server(
             async with trio.open_nursery() as nursery:
                 await nursery.start(_start_gateway, gateway, listeners, stop)
                 if metrics_sockets and metrics is not None:
-                    beside = Gateway(service, metrics.app(config.metrics_token), only_app=True, beside=gateway)
+                    watched = metrics.app(config.metrics_token, app, only_probes_of_app=True)
+                    beside = Gateway(service, watched, only_app=True, beside=gateway)
                     ports = [trio.SocketListener(sock) for sock in metrics_sockets]
                     await nursery.start(_start_gateway, beside, ports, stop)
                 try:

@@ -14,6 +14,11 @@ from mdashcore.server.workers.channel import Channel
 from mdashcore.server.workers.parent import GATHER_TIMEOUT, Parent
 
 
+async def no_app(scope: Any, receive: Any, send: Any) -> None:
+    """Never called."""
+    raise AssertionError
+
+
 async def test_without_an_answer_of_the_parent_metrics_are_503(autojump_clock: trio.testing.MockClock) -> None:
     """In less than the time-out of Prometheus: a text without metrics would count as a good answer."""
     ours, theirs = trio.socket.socketpair()
@@ -27,7 +32,7 @@ async def test_without_an_answer_of_the_parent_metrics_are_503(autojump_clock: t
 
     with theirs:
         parent = Parent(Channel(trio.SocketStream(ours)))
-        app = Metrics(parent).app(None)
+        app = Metrics(parent).app(None, no_app)
         started = trio.current_time()
         await app({"type": "http", "method": "GET", "path": METRICS_PATH, "headers": []}, receive, send)
         assert trio.current_time() - started <= GATHER_TIMEOUT

@@ -13,9 +13,10 @@ from mdashcore.server import errors
 from mdashcore.server.asgi import App, Receive, Scope, Send, header, respond, respond_error
 from mdashcore.server.metrics.exposition import CONTENT_TYPE, OPEN_METRICS, wants_open_metrics
 
-__all__ = ["METRICS_PATH", "MetricsRoute", "serve_nothing_else"]
+__all__ = ["METRICS_PATH", "MetricsRoute", "only_probes"]
 
 METRICS_PATH: Final = "/metrics"
+PROBE_PATHS: Final = ("/livez", "/readyz", "/healthz")
 
 
 class MetricsRoute:
@@ -64,10 +65,20 @@ class MetricsRoute:
         await send({"type": "http.response.body", "body": sent, "more_body": False})
 
 
-async def serve_nothing_else(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer every request with 404: the app behind the route on an address of its own."""
-    if scope["type"] == "http":
-        await respond_error(send, NotFound(f"only {METRICS_PATH} is served here"), unread=True)
+def only_probes(app: App) -> App:
+    """Return an app for an address of its own: it serves what an app says about its health, and nothing else.
+
+    A probe there does not wait for the devices and clients that wait to be accepted at the port of the server.
+    """
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] in PROBE_PATHS:
+            await app(scope, receive, send)
+        elif scope["type"] == "http":
+            places = ", ".join((METRICS_PATH, *PROBE_PATHS))
+            await respond_error(send, NotFound(f"only {places} are served here"), unread=True)
+
+    return serve
 
 
 def _bearer(scope: Scope) -> str:

@@ -25,7 +25,7 @@ from mdashcore.ota import UpdateState
 from mdashcore.server import traffic
 from mdashcore.server.asgi import App
 from mdashcore.server.auth.login_log import LOGGER
-from mdashcore.server.metrics.app import MetricsRoute, serve_nothing_else
+from mdashcore.server.metrics.app import MetricsRoute, only_probes
 from mdashcore.server.metrics.measured_calls import CALL_OUTCOMES, MeasuredCalls
 from mdashcore.server.metrics.measured_store import Measure, measure_backend
 from mdashcore.server.metrics.merging import WorkerMetrics, merge, pack
@@ -149,13 +149,14 @@ class Metrics:
             logging.getLogger().removeHandler(self._log)
             node.hub.remove_observer(self._observer)
 
-    def app(self, token: str | None, app: App = serve_nothing_else) -> App:
+    def app(self, token: str | None, app: App, *, only_probes_of_app: bool = False) -> App:
         """Return an app that answers ``GET /metrics`` in front of another.
 
         Args:
             token: as for `MetricsRoute`.
+            only_probes_of_app: whether the other app only says how healthy the server is.
         """
-        return MetricsRoute(app, self._text, token)
+        return MetricsRoute(only_probes(app) if only_probes_of_app else app, self._text, token)
 
     def _record_call(self, seconds: float, outcome: str) -> None:
         self._calls[outcome].inc()
