@@ -46,6 +46,7 @@ def test_devices_are_read_with_their_tags(tmp_path):
         ("id,token\na,short\n", True, "line 2: that is no token"),
         ("id,token\na,aaaaaaaaaaaaaaaaaaaa\n", True, "too weak"),
         ("id,token\na,\n", True, "a token or its SHA-256"),
+        ("id,token\na,Q2hhbmdlIG1lIQ-8f2a9c\nb,Q2hhbmdlIG1lIQ-8f2a9c\n", True, "line 3: its token is that of line 2"),
         ("id,token,token_sha256\na,Q2hhbmdlIG1lIQ-8f2a9c,ab\n", True, "one of them"),
         ("id,token_sha256\na,abc\n", True, "64 hexadecimal"),
         ("id\n\xff\n", False, "codec"),
@@ -73,6 +74,20 @@ def test_tokens_are_kept_across_interruptions(tmp_path):
     assert again.tokens == {"a": "mdd_x", "b": ""}
     again.close()
     assert path.read_text() == "id,token\na,mdd_x\nb,\n"
+
+
+def test_a_tokens_file_belongs_to_one_import(tmp_path):
+    """A second import at the same time is refused, and loses no token of the first; a later one goes on."""
+    path = tmp_path / "tokens.csv"
+    first = TokenFile(path)
+    first.write("a", "mdd_x")
+    with pytest.raises(CliError, match="another import writes"):
+        TokenFile(path)
+    first.write("id", "mdd_y")  # an id like any other
+    first.close()
+    again = TokenFile(path)
+    assert again.tokens == {"a": "mdd_x", "id": "mdd_y"}
+    again.close()
 
 
 def test_an_import_goes_on(alice, mdash, tmp_path):

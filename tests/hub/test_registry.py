@@ -245,6 +245,19 @@ def test_of_many_imports_of_a_token_one_succeeds(tools, choices):
     assert list(stored(documents, "devices")) == [str(won.key)]
 
 
+@pytest.mark.parametrize("begun", range(12))
+def test_an_import_that_waits_takes_no_token_from_another(tools, begun):
+    """Wherever an import stands still while another one begins or ends, one of the two has the token."""
+    for steps in range(12):
+        registry, documents, _ = make(tools)
+        digest = hash_token("Q2hhbmdlIG1lIQ-8f2a9c")
+        imports = [registry.adopt("alice", id, digest) for id in ("d1", "d2")]
+        outcomes = tools.interleave(imports, [0] * begun + [1] * steps + [0] * 60)
+        (won,) = [outcome.value[0] for outcome in outcomes if outcome.value]
+        assert list(stored(documents, "devices")) == [str(won.key)]
+        assert tools.run(registry.authenticate("Q2hhbmdlIG1lIQ-8f2a9c")) == won
+
+
 def test_a_token_of_another_service_belongs_to_one_device(tools):
     """An entry of the index that an interrupted import has left is replaced; a living one is not."""
     registry, _, _ = make(tools)

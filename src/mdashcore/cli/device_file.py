@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,6 +32,8 @@ class ImportedDevice:
     id: str
     document: dict[str, Any]
     """The body of the request that registers it."""
+    token_hash: str | None = attrs.field(default=None, repr=False)
+    """As `identity.hash_foreign_token` returns it; `None` if it has no token."""
 
 
 def read_devices(path: Path, *, with_tokens: bool) -> list[ImportedDevice]:
@@ -45,6 +48,7 @@ def read_devices(path: Path, *, with_tokens: bool) -> list[ImportedDevice]:
     rows: list[ImportedDevice] = []
     wrong: list[str] = []
     lines: dict[str, int] = {}
+    tokens: dict[str, int] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
@@ -58,6 +62,8 @@ def read_devices(path: Path, *, with_tokens: bool) -> list[ImportedDevice]:
                     if row.id in lines:
                         raise InvalidInput(f"{row.id} stands in line {lines[row.id]}, too")
                     lines[row.id] = line
+                    if row.token_hash is not None and tokens.setdefault(row.token_hash, line) != line:
+                        raise InvalidInput(f"its token is that of line {tokens[row.token_hash]}")
                     rows.append(row)
                 except InvalidInput as exc:
                     wrong.append(f"line {line}: {exc}")
@@ -91,8 +97,8 @@ def _row(record: dict[str, Any], line: int, *, with_tokens: bool) -> ImportedDev
     if with_tokens:
         given = {column: record.get(column, "").strip() for column in _TOKEN_COLUMNS}
         tokens = {column: value for column, value in given.items() if value}
-        identity.hash_foreign_token(tokens.get("token"), tokens.get("token_sha256"))
-        document |= tokens
+        token_hash = identity.hash_foreign_token(tokens.get("token"), tokens.get("token_sha256"))
+        return ImportedDevice(line, id, document | tokens, token_hash)
     return ImportedDevice(line, id, document)
 
 
@@ -108,6 +114,8 @@ class TokenFile:
 
     Before a device is registered, its id is written without a token. So after an interruption it is known which devices
     may have been registered without their token having been written.
+
+    The file is locked until `close`, so that two imports do not write over each other's tokens.
     """
 
     def __init__(self, path: Path) -> None:
@@ -115,10 +123,10 @@ class TokenFile:
         """The token of each device by id; empty for one that was begun only."""
         self._path = path
         try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            self._descriptor = _locked(path)
             with open(self._descriptor, encoding="utf-8", newline="", closefd=False) as file:
                 for record in csv.reader(file):
-                    if len(record) == 2 and record[0] != "id":
+                    if len(record) == 2 and record != ["id", "token"]:
                         self.tokens[record[0]] = record[1]
             if os.fstat(self._descriptor).st_size == 0:
                 self._append("id,token\n")
@@ -141,7 +149,6 @@ class TokenFile:
 
     def close(self) -> None:
         """Write one line for each device, and close the file."""
-        os.close(self._descriptor)
         new = self._path.with_name(f"{self._path.name}.new")
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with open(descriptor, "w", encoding="utf-8", newline="") as file:
@@ -150,7 +157,25 @@ class TokenFile:
             file.flush()
             os.fsync(descriptor)
         new.replace(self._path)
+        os.close(self._descriptor)  # the lock ends when the new file is in its place
 
     def _append(self, line: str) -> None:  # neither an id nor a token has a comma, a quote or a line break
         os.write(self._descriptor, line.encode())
         os.fsync(self._descriptor)
+
+
+def _locked(path: Path) -> int:
+    """Open a file and lock it. Raises `CliError` if another process has locked it."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            raise CliError(f"{path}: another import writes to this file", Exit.FAILED) from None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # another import has put a new file into its place since it was opened

@@ -115,11 +115,11 @@ class Registry:
         device = Device(account, key.id, name, token_hash, self._now(), tags=dict(tags.merge({}, tags_)))
         found = await self.records.get(str(key))
         if found is not None and found.value.token_hash == token_hash:
-            await self._owners.put(token_hash, TokenOwner(account, key.id))
+            await self._claim_token(key, token_hash)
             return found.value, False
         if found is not None:
             raise AlreadyExists(f"there is a device {key.id!r} already, with another token")
-        await self._claim_token(key, token_hash)
+        claimed = await self._claim_token(key, token_hash)
         if self._usage is not None:
             await self._usage.reserve(account, "devices")
         try:
@@ -127,25 +127,40 @@ class Registry:
         except VersionConflict:
             await self._count_one_less(account)
             raise AlreadyExists(f"there is a device {key.id!r} already") from None
-        owner = await self._owners.get(token_hash)
-        if owner is None or owner.value != TokenOwner(account, key.id):  # claimed by another import meanwhile
+        try:  # again: an import that has read the entry before there was the device cannot replace the new one
+            await self._enter_token(key, token_hash, claimed)
+        except AlreadyExists:  # claimed by another import meanwhile
             await self.records.delete(str(key))
             await self._count_one_less(account)
-            raise AlreadyExists("another device has this token")
+            raise
         return device, True
 
-    async def _claim_token(self, key: DeviceKey, token_hash: str) -> None:
-        """Enter a token into the index. An entry whose device does not have the token is replaced."""
+    async def _claim_token(self, key: DeviceKey, token_hash: str) -> int:
+        """Enter a token into the index. An entry whose device does not have the token is replaced.
+
+        Returns the entry's version. Raises `AlreadyExists`.
+        """
         found = await self._owners.get(token_hash)
-        if found is not None:
+        if found is not None and found.value != TokenOwner(key.account, key.id):
             record = await self.records.get(str(DeviceKey(found.value.account, found.value.id)))
             if record is not None and record.value.token_hash == token_hash:
                 raise AlreadyExists("another device has this token")
-        try:
-            entry = TokenOwner(key.account, key.id)
-            await self._owners.put(token_hash, entry, expected=0 if found is None else found.version)
-        except VersionConflict:
-            raise AlreadyExists("another device has this token") from None
+        return await self._enter_token(key, token_hash, 0 if found is None else found.version)
+
+    async def _enter_token(self, key: DeviceKey, token_hash: str, expected: int) -> int:
+        """Write a token's entry of the index in place of that version, or of a later one of the same device.
+
+        Returns the new version. Raises `AlreadyExists` if another device has claimed the token.
+        """
+        entry = TokenOwner(key.account, key.id)
+        while True:
+            try:
+                return await self._owners.put(token_hash, entry, expected=expected)
+            except VersionConflict:
+                found = await self._owners.get(token_hash)
+                if found is None or found.value != entry:
+                    raise AlreadyExists("another device has this token") from None
+                expected = found.version  # the same device is imported twice at the same time
 
     async def get(self, key: DeviceKey) -> Device:
         """Return the account's device, also one whose removal has begun. Raises `NotFound`."""
