@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import re
 import tracemalloc
 from itertools import pairwise
 
@@ -13,10 +15,11 @@ from hypothesis import strategies as st
 from mdash_backends.memory import MemoryBlobs, MemoryBus, MemoryDocuments, MemoryLogs
 from mdashcore import _json, notifications
 from mdashcore._errors import InvalidInput, NotFound, TooLarge
+from mdashcore._natural_order import compact_key, natural_key
 from mdashcore.hub import Hub
 from mdashcore.hub.fleet import pages, summaries
-from mdashcore.hub.fleet.order import MAX_CURSOR, SORTS, Order, natural_place
-from mdashcore.hub.fleet.rows import DeviceRow
+from mdashcore.hub.fleet.order import MAX_CURSOR, SORTS, Order, _remembered_version_place, natural_place
+from mdashcore.hub.fleet.rows import DeviceRow, ReportedBuild
 from mdashcore.identity import DeviceKey
 from mdashcore.selection import ANY_DEVICE, parse
 from mdashcore.storage import ORDERED, Backend
@@ -402,6 +405,44 @@ def test_every_device_has_a_cursor(name, id, order):
     assert len(parsed.cursor(row)) <= MAX_CURSOR
 
 
+@pytest.mark.parametrize("text", ["\x01", "\U0001f600", "\u0390", '"', "\x7f", "1a"])
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_longest_values_have_a_cursor(order, text):
+    """That the server accepts again, whatever JSON makes of the characters."""
+    long = (text * 256)[:256]
+    row, parsed = DeviceRow("x" * 128, long, build=ReportedBuild(fw_version=long)), Order.parse(order)
+    assert parsed.after(parsed.cursor(row)) == parsed.place_of(row)
+    assert len(parsed.cursor(row)) <= MAX_CURSOR
+
+
+@pytest.mark.parametrize("order", ["name", "-fw_version"])
+def test_a_cursor_has_no_longer_value_than_a_device(order):
+    """And leaves nothing in memory."""
+    row, parsed = DeviceRow("d1", "1a" * 130, build=ReportedBuild(fw_version="1a" * 130)), Order.parse(order)
+    remembered = _remembered_version_place.cache_info().currsize
+    with pytest.raises(InvalidInput, match="cursor"):
+        parsed.after(parsed.cursor(row))
+    for n in range(20):
+        parsed.after(parsed.cursor(DeviceRow("d1", "x", build=ReportedBuild(fw_version=f"cursor {n}"))))
+    assert _remembered_version_place.cache_info().currsize == remembered
+
+
+NATURAL = st.text("019ab.\x00\x01\x02\U0010ffff", max_size=12)
+
+
+@given(NATURAL, NATURAL)
+def test_natural_order_compares_runs(one, other):
+    """Numbers by value and before other characters, which are compared by code point: any two texts."""
+
+    def runs(text):
+        found = re.findall("[0-9]+|[^0-9]+", text)
+        return [(0, int(run), "") if run[0] in "0123456789" else (1, 0, run) for run in found]
+
+    for key in (natural_key, compact_key):
+        assert (key(one) < key(other)) == (runs(one) < runs(other))
+        assert (key(one) == key(other)) == (runs(one) == runs(other))
+
+
 @given(st.lists(st.text(max_size=20)))
 def test_natural_order_is_an_order(texts):
     """Any texts can be compared."""
@@ -464,6 +505,57 @@ def test_the_rows_in_memory_are_bounded(tools, fleet, monkeypatch):
         assert len(await fleet.rows("id")) == 6
 
     tools.run(run())
+
+
+def test_the_bytes_in_memory_are_bounded(tools, fleet, monkeypatch):
+    """Few devices with long names and many tags count as the many that take as much. What is removed counts no more."""
+    monkeypatch.setattr(summaries, "MAX_SUMMARY_BYTES", 30_000)
+
+    async def run():
+        for account, number in (("a", 2), ("b", 2), ("alice", 4)):
+            for n in range(number):
+                await fleet.hub.create_device(account, f"d{n}", "1a" * 128, {f"t{k}": "\u4e2d" * 60 for k in range(25)})
+        for account in ("a", "b"):
+            await fleet.hub.summaries.of(account)
+        assert [fleet.hub.summaries.get(account) is not None for account in ("a", "b")] == [False, True]
+        with pytest.raises(TooLarge, match="by id alone"):
+            await fleet.rows("name")
+        assert fleet.hub.summaries.get("alice") is None
+        assert len(await fleet.rows("id")) == 4
+        for n in range(2):
+            await fleet.change(("remove", f"d{n}", 0))
+        assert len(await fleet.rows("name")) == 2
+        for n in range(40):  # builds that no device has any more take nothing
+            ota = {"fw_version": f"{n}" * 100, "app": "x" * 250}
+            await fleet.hub.shadows.update(DeviceKey("alice", "d2"), {"state": {"reported": {"ota": ota}}})
+            await fleet.rows("name")
+        await fleet.hub.change_tags(DeviceKey("alice", "d3"), {f"t{k}": None for k in range(25)})
+        await fleet.rows("name")
+        kept = fleet.hub.summaries.get("alice").size
+        fleet.hub.summaries.forget("alice")
+        await fleet.rows("name")
+        assert fleet.hub.summaries.get("alice").size <= kept < fleet.hub.summaries.get("alice").size + 5_000
+
+    tools.run(run())
+
+
+def test_the_estimated_size_is_about_right(tools, fleet):
+    """Of long names with many numbers, of tags in any script, and of plain ones, after the list was sorted."""
+    texts = ["Lamp", "1a" * 128, "\u4e2d" * 256, "\u0390" * 256]
+
+    async def run():
+        for n, name in enumerate(texts * 20):
+            await fleet.hub.create_device("alice", f"d{n:03}", name, {f"t{k}": name[:60] for k in range(n % 32)})
+        tracemalloc.start()
+        try:
+            await fleet.rows("name")
+            gc.collect()
+            return tracemalloc.get_traced_memory()[0], fleet.hub.summaries.get("alice").size
+        finally:
+            tracemalloc.stop()
+
+    measured, estimated = tools.run(run())
+    assert measured / 2 < estimated < 4 * measured
 
 
 def test_an_unused_summary_is_dropped(tools, fleet):

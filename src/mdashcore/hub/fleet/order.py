@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
@@ -17,20 +18,22 @@ import attrs
 
 from mdashcore import _json
 from mdashcore._errors import InvalidInput
-from mdashcore._natural_order import NaturalKey, natural_key
+from mdashcore._natural_order import compact_key
 from mdashcore.hub.fleet.rows import DeviceRow
 
 __all__ = ["BY_ID", "MAX_CURSOR", "SORTS", "Order", "natural_place"]
 
-MAX_CURSOR: Final = 2_048  # characters: a name of 256 characters, an id of 128, escaped and in base 64
+MAX_CURSOR: Final = 2_400  # characters: a name of 256 characters of 6 bytes as JSON, an id of 128, in base 64
+
+MAX_VALUE: Final = 256  # characters of a value in a cursor: of a name, or of a version in a row
 
 Place: TypeAlias = tuple[Any, str]
 """Where a device stands in a list: the comparable form of its value, and its id."""
 
 
-def natural_place(text: str) -> NaturalKey:
+def natural_place(text: str) -> str:
     """Return the comparable form of a text: in natural order, upper and lower case alike."""
-    return natural_key(text.casefold())
+    return compact_key(text.casefold())
 
 
 def _place_of_name(row: DeviceRow) -> Any:
@@ -53,22 +56,21 @@ class _Sort:
     """Returns the comparable form of a device's value, if that is remembered."""
 
 
-def _version_place(version: str | None) -> Any:
-    return () if version is None else _natural_version(version)
+def _version_place(version: str | None) -> tuple[bool, str]:
+    return (False, "") if version is None else (True, natural_place(version))
 
-
-_versions: dict[str, tuple[Any, ...]] = {}
 
 MAX_VERSIONS: Final = 1_000  # versions whose places are remembered: a fleet has few
 
+_remembered_version_place = lru_cache(MAX_VERSIONS)(_version_place)
 
-def _natural_version(version: str) -> tuple[Any, ...]:
-    place = _versions.get(version)
-    if place is None:
-        if len(_versions) >= MAX_VERSIONS:
-            _versions.clear()
-        place = _versions[version] = natural_place(version)
-    return place
+MAX_SHORT: Final = 64  # characters of a version whose place is remembered: 500 KB of the most that are
+
+
+def _place_of_version(row: DeviceRow) -> tuple[bool, str]:
+    version = row.build.fw_version
+    is_short = version is None or len(version) <= MAX_SHORT
+    return _remembered_version_place(version) if is_short else _version_place(version)
 
 
 _SORTS: Final[Mapping[str, _Sort]] = MappingProxyType(
@@ -83,7 +85,7 @@ _SORTS: Final[Mapping[str, _Sort]] = MappingProxyType(
             lambda value: (value[0], float("-inf") if value[1] is None else value[1]),
             (list,),
         ),
-        "fw_version": _Sort(lambda row: row.build.fw_version, _version_place, (str, type(None))),
+        "fw_version": _Sort(lambda row: row.build.fw_version, _version_place, (str, type(None)), _place_of_version),
     }
 )
 
@@ -139,6 +141,8 @@ class Order:
             order, value, id = _json.decode(raw)
             sort = _SORTS[self.sort]
             if order != str(self) or not isinstance(id, str) or not isinstance(value, sort.kinds):
+                raise ValueError
+            if isinstance(value, str) and len(value) > MAX_VALUE:
                 raise ValueError
             if isinstance(value, list):
                 is_online, seen = value

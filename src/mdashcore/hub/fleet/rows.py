@@ -25,8 +25,12 @@ __all__ = [
     "ReportedBuild",
     "RowPart",
     "UpdateFacts",
+    "build_size",
     "reads_only_rows",
+    "row_size",
 ]
+
+ROW_SIZE: Final = 400  # bytes of a row without its texts
 
 MAX_BUILD_TEXT: Final = 256  # characters of a member of a build: more are no version
 
@@ -129,7 +133,7 @@ class UpdateFacts(msgspec.Struct, frozen=True, gc=False):
 
 
 class DeviceRow(msgspec.Struct, gc=False):
-    """A device in a summary. About 400 bytes, as most texts are shared between devices."""
+    """A device in a summary. About 700 bytes, as most texts are shared between devices: see `row_size`."""
 
     id: str
     name: str
@@ -149,8 +153,10 @@ class DeviceRow(msgspec.Struct, gc=False):
     update: UpdateFacts | None = None
     damaged: tuple[str, ...] = ()
     """As in `ListedDevice`."""
-    name_order: Any = None
+    name_order: str | None = None
     """The place of the name in a sorted list, once it was needed."""
+    size: int = ROW_SIZE
+    """The bytes that it takes, as `row_size` estimated them when it was last read."""
 
     @classmethod
     def of(cls, listed: ListedDevice) -> DeviceRow:
@@ -185,6 +191,35 @@ class DeviceRow(msgspec.Struct, gc=False):
         if damaged != (part in self.damaged):
             others = [each for each in self.damaged if each != part]
             self.damaged = tuple(sorted([*others, part] if damaged else others))
+
+
+def row_size(row: DeviceRow) -> int:
+    """Return about how many bytes a row takes, without its build, which it shares with others."""
+    size = ROW_SIZE + 3 * _text_size(row.name)  # the place of a name is up to twice as long as the name
+    if row.tags:
+        size += sum(
+            _TAG_SIZE + _text_size(name) + (_text_size(value) if isinstance(value, str) else 0)
+            for name, value in row.tags.items()
+        )
+    if row.update is not None:
+        size += _UPDATE_SIZE + _text_size(row.update.reason)
+    return size
+
+
+def build_size(build: ReportedBuild) -> int:
+    """Return about how many bytes a build takes."""
+    texts = (build.app, build.arch, build.fw_id, build.fw_version)
+    return _BUILD_SIZE + sum(_text_size(text) for text in texts if text is not None)
+
+
+_TAG_SIZE: Final = 32  # bytes of an entry of a dict
+_UPDATE_SIZE: Final = 200  # bytes of an update without its reason
+_BUILD_SIZE: Final = 200  # bytes of a build without its texts, and of its entry among the shared ones
+
+
+def _text_size(text: str) -> int:
+    """Return the most bytes that a text of so many characters takes in CPython."""
+    return 64 + (len(text) if text.isascii() else 4 * len(text))
 
 
 _BUILD_PLACES: Final = frozenset(("reported", "ota", name) for name in BUILD_FIELDS)

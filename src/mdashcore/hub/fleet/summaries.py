@@ -20,7 +20,7 @@ from mdashcore import _json, notifications
 from mdashcore._errors import Damaged, TooLarge
 from mdashcore.hub.feed import FeedItem
 from mdashcore.hub.fleet.presence_history import PresenceHistory
-from mdashcore.hub.fleet.rows import NO_BUILD, PARTS, DeviceRow, ReportedBuild
+from mdashcore.hub.fleet.rows import PARTS, DeviceRow, ReportedBuild, build_size, row_size
 from mdashcore.hub.pausing import Pause, never_pause
 from mdashcore.hub.records.contention import Contention, KeyedLocks
 from mdashcore.hub.records.store import Records, scoped
@@ -28,7 +28,9 @@ from mdashcore.storage import DocumentStore
 
 __all__ = ["MAX_ROWS", "UNUSED_TIME", "AccountSummary", "Summaries"]
 
-MAX_ROWS: Final = 200_000  # of all summaries in a process: 80 MB at 400 bytes each; twice the default limit of devices
+MAX_ROWS: Final = 200_000  # of all summaries in a process: twice the default limit of devices
+
+MAX_SUMMARY_BYTES: Final = 256 * 2**20  # of all summaries in a process: `MAX_ROWS` with a name and four tags each
 
 UNUSED_TIME: Final = 600.0  # seconds after which a summary that nothing asks for is dropped: a coffee beside a page
 
@@ -59,6 +61,8 @@ _SHADOW_BEFORE: Final = 256  # bytes of a frame by which its data begin: an id h
 _OTA: Final = b'"ota"'
 _CHANGES: Final = b'{"changes":'
 
+_SIZED_PARTS: Final = ("device", "update")
+
 
 class AccountSummary:
     """The devices of one account."""
@@ -71,6 +75,8 @@ class AccountSummary:
         self.rows: dict[str, DeviceRow] = {}
         self.used: float = 0.0
         """When it was last asked for, by the monotonic clock."""
+        self.size: int = 0
+        """About how many bytes its rows and builds take."""
         self.lost: bool = False
         """Whether notifications may have been missed: then it is read anew."""
         self._prefix = scoped(account, "")
@@ -78,7 +84,7 @@ class AccountSummary:
         self.history: PresenceHistory | None = None
         """The changes of presence in the last day, once they were needed."""
         self._stale: dict[str, set[str]] = {name: set() for name in PARTS}
-        self._builds: dict[ReportedBuild, ReportedBuild] = {NO_BUILD: NO_BUILD}
+        self._builds: dict[ReportedBuild, ReportedBuild] = {}
         self._flapping: OrderedDict[str, float] = OrderedDict()
         self._reads_presence = True
         """Whether presence is being read: then what was read may be older than a notification."""
@@ -205,18 +211,42 @@ class AccountSummary:
         row = self.rows.get(id)
         if part == "device":
             if missing:
-                self.rows.pop(id, None)
+                if row is not None:
+                    del self.rows[id]
+                    self.size -= row.size
                 return
             if row is None:
                 if len(self.rows) >= MAX_ROWS:
                     raise TooLarge(f"the account has more than {MAX_ROWS} devices: they can be listed by id alone")
                 row = self.rows[id] = DeviceRow(id, id)
+                self.size += row.size
         if row is None:
             return  # what is left of a device that was removed
         if isinstance(value, ReportedBuild):
-            value = self._builds.setdefault(value, value) if len(self._builds) <= len(self.rows) else value
+            value = self._shared(value)
         PARTS[part].set(row, value)
         row.mark(part, damaged=damaged)
+        if part in _SIZED_PARTS:
+            self.size -= row.size
+            row.size = row_size(row)
+            self.size += row.size
+        if self.size > MAX_SUMMARY_BYTES:
+            raise TooLarge(
+                f"the names, tags and builds of the account's devices are more than {MAX_SUMMARY_BYTES >> 20} MiB: "
+                "they can be listed by id alone"
+            )
+
+    def _shared(self, build: ReportedBuild) -> ReportedBuild:
+        """Return the one of equal builds that all rows have."""
+        found = self._builds.get(build)
+        if found is None:
+            if len(self._builds) > 2 * len(self.rows):  # half of them are of no row any more
+                self.size -= sum(map(build_size, self._builds))
+                self._builds = {row.build: row.build for row in self.rows.values()}
+                self.size += sum(map(build_size, self._builds))
+            found = self._builds[build] = build
+            self.size += build_size(build)
+        return found
 
 
 class Summaries:
@@ -318,8 +348,10 @@ class Summaries:
 
     def _make_room(self) -> None:
         """Drop the summaries that were not asked for the longest, until the others are small enough."""
-        total = sum(len(summary.rows) for summary in self._accounts.values())
+        number = sum(len(summary.rows) for summary in self._accounts.values())
+        size = sum(summary.size for summary in self._accounts.values())
         for account, summary in tuple(self._accounts.items())[:-1]:
-            if total > MAX_ROWS and not self._turns.is_taken(account):
-                total -= len(summary.rows)
+            if (number > MAX_ROWS or size > MAX_SUMMARY_BYTES) and not self._turns.is_taken(account):
+                number -= len(summary.rows)
+                size -= summary.size
                 self.forget(account)
