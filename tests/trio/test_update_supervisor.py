@@ -704,6 +704,8 @@ async def test_a_device_that_reappears_elsewhere_without_a_goodbye(autojump_cloc
     await trio.sleep(1)
     lamp.deaf.clear()
     await lamp.join(there)
+    await trio.sleep(0.5)
+    assert [len(node.update_supervisor) for node in (here, there)] == [0, 1]
     update = await there.ends()
     assert update.state is UpdateState.COMMITTED
     here.update_supervisor.on_disconnected(KEY)
@@ -1156,4 +1158,28 @@ async def test_a_damaged_update_is_let_go(autojump_clock, site, here, caplog):
     await lamp.leave()
     await lamp.join(here)
     assert (await site.start(here, AUTO)).state is UpdateState.QUEUED
+    assert (await here.ends()).state is UpdateState.COMMITTED
+
+
+@pytest.mark.parametrize("losing", [True, False])
+async def test_a_device_that_comes_back_is_driven_by_one_node(autojump_clock, site, here, there, losing):
+    """It went to another node without a goodbye, of which this one may not have heard, and returned: one driver."""
+    lamp = await site.lamp()
+    await lamp.join(here)
+    lamp.deaf.add("OTA.Write")
+    await site.start(here, AUTO, size=20_000)
+    await lamp.chunks(1)
+    site.bus.losing = losing
+    await lamp.join(there)
+    await trio.sleep(0.5)
+    site.bus.losing = False
+    there.lamp = None
+    for call in there.calls:
+        call.cancel()
+    there.update_supervisor.on_disconnected(KEY)
+    await lamp.join(here)
+    await trio.sleep(0.5)
+    assert [len(node.update_supervisor) for node in (here, there)] == [1, 0]
+    assert (await here.hub.updates.get(KEY)).driver == "here"
+    lamp.deaf.clear()
     assert (await here.ends()).state is UpdateState.COMMITTED

@@ -77,6 +77,8 @@ class UpdateDriver:
         self._released = False
         self.replaced: bool = False
         """Whether the last read of the store has found another update, or none any more."""
+        self.lost: bool = False
+        """Whether the last read of the store has found that another node drives the update."""
 
     @property
     def update(self) -> Update:
@@ -174,14 +176,25 @@ class UpdateDriver:
         if self.update.ended:
             await self._persist(self._performer.archive)  # the writer that ended it may have been stopped before that
             return False
-        if not self._is_connected() and (self._node is None or self.update.driver != self._node):
-            self.release()  # the node that holds the device drives it
+        if self._is_driven_elsewhere():
+            self.lost = True
+            self.release()
             return False
         self._drop_stale_calls()
         if self.update.connected == self._is_connected():
             return True
         self._events.appendleft(ota.DeviceConnected() if self._is_connected() else ota.DeviceDisconnected())
         return False
+
+    def _is_driven_elsewhere(self) -> bool:
+        """Return whether the update as it was just read is for another node to drive.
+
+        A link to the device here says nothing about that if another node has claimed the update: the device may have
+        gone to that node without a goodbye.
+        """
+        if self._node is None or self.update.driver is None:  # none has claimed it: the holder of the device drives it
+            return not self._is_connected()
+        return self.update.driver != self._node
 
     async def _persist(self, function: Callable[[], Awaitable[T]]) -> T | None:
         """Call a function until the storage succeeds. Returns its result, or `None` once the driver is released."""

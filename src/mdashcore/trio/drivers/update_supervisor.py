@@ -247,6 +247,14 @@ class UpdateSupervisor:
         except Damaged:
             return False  # it is logged; should a node hold the device, that node keeps its update
 
+    async def _is_held_here(self, key: DeviceKey) -> bool:
+        """Return whether the device's newest connection is to this node, and not only a link that is not dead yet."""
+        try:
+            holder = (await self._background.persist(lambda: self._hub.presence.get(key))).node
+        except Damaged:
+            return False  # it is logged; the check in turn finds the update
+        return holder == self._node and key in self._connected and key not in self._drivers
+
     def _look_for_update(self, key: DeviceKey) -> None:
         """Drive an update that was just queued, if the device is connected to this node."""
         if key not in self._connected:
@@ -360,7 +368,9 @@ class UpdateSupervisor:
             if self._drivers.get(key) is driver:
                 del self._drivers[key]
             self._wake(key)
-        if driver.replaced and key in self._connected and key not in self._drivers:
+        if key not in self._connected or key in self._drivers:
+            return
+        if driver.replaced or (driver.lost and await self._is_held_here(key)):
             self._resume_soon(key)
 
     async def _apply(self, key: DeviceKey, event: ota.UpdateEvent) -> None:
