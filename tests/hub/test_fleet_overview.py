@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
+import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,11 +54,13 @@ class Fleet:
 
 def test_the_day_is_counted_back_from_now(tools):
     """At each step as many devices were online as really were, whether the events were read from the log or came
-    while the account was looked at.
+    while the account was looked at. Devices are removed, online or not, and created anew.
     """
 
     @given(
-        st.lists(st.tuples(st.floats(1.0, HISTORY_TIME / 12), st.sampled_from(IDS)), max_size=40),
+        st.lists(
+            st.tuples(st.floats(1.0, HISTORY_TIME / 12), st.sampled_from(IDS), st.sampled_from("ttttr")), max_size=40
+        ),
         st.integers(0, 40),
     )
     def law(changes, looks_at):
@@ -65,16 +70,23 @@ def test_the_day_is_counted_back_from_now(tools):
             for id in IDS:
                 await fleet.hub.create_device("alice", id)
             states, truth = dict.fromkeys(IDS, False), [(fleet.now, 0)]
-            for place, (wait, id) in enumerate(changes):
+            for place, (wait, id, act) in enumerate(changes):
                 if place == looks_at:
                     await fleet.figures()
                 fleet.now += wait
-                states[id] = not states[id]
-                await fleet.turn(id, on=states[id])
+                if act == "t" and id in states:
+                    states[id] = not states[id]
+                    await fleet.turn(id, on=states[id])
+                elif id in states:
+                    del states[id]
+                    await fleet.hub.remove_device(DeviceKey("alice", id))
+                else:
+                    states[id] = False
+                    await fleet.hub.create_device("alice", id)
                 truth.append((fleet.now, sum(states.values())))
             fleet.now += 1.0
             figures = await fleet.figures()
-            assert (figures.devices, figures.online) == (len(IDS), sum(states.values()))
+            assert (figures.devices, figures.online) == (len(states), sum(states.values()))
             assert len(figures.history) == STEPS
             for step, number in enumerate(figures.history):
                 time = fleet.now - (STEPS - 1 - step) * HISTORY_TIME / STEPS
@@ -176,3 +188,35 @@ def test_updates_are_counted_by_state(tools):
     assert figures.updates == {"TRANSFERRING": 1}
     assert figures.failed_updates == 2
     assert [row.id for row in figures.failed] == ["d1", "d2"]
+
+
+async def test_a_second_look_waits_for_the_history():
+    """A look that begins while the history is being read shows the same day as the first."""
+    fleet = Fleet()
+    await fleet.hub.create_device("alice", "d0")
+    await fleet.turn("d0", on=True)
+    fleet.now += HISTORY_TIME / 2
+    await fleet.turn("d0", on=False)
+    events, found = fleet.hub.feed.events, []
+    reading, go_on = trio.Event(), trio.Event()
+    read = events.recent
+
+    async def recent(account, most):
+        reading.set()
+        await go_on.wait()
+        async for frame in read(account, most):
+            yield frame
+
+    async def look():
+        found.append((await fleet.figures()).history)
+
+    async with trio.open_nursery() as nursery:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(events, "recent", recent)
+            nursery.start_soon(look)
+            await reading.wait()
+        nursery.start_soon(look)
+        await trio.testing.wait_all_tasks_blocked()
+        go_on.set()
+    assert found[0] == found[1]
+    assert sum(found[0]) > 0

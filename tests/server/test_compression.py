@@ -83,9 +83,9 @@ async def both(http, method, url, **options):
 
 
 LISTS = {
-    "many pieces": ("GET", "/devices", None),
+    "many rows": ("GET", "/devices?fields=id,name,created_at,tags", None),
     "a page": ("GET", "/devices?limit=10&fields=id,name&sort=name", None),
-    "notifications": ("POST", "/logs", {"limit": 1000}),
+    "many pieces of notifications": ("POST", "/logs", {"limit": 1000}),
     "a few notifications": ("POST", "/logs", {"limit": 20, "name": "created"}),
 }
 
@@ -114,9 +114,12 @@ async def test_short_lists_are_left_as_they_are(alice):
     assert {key["id"] for key in packed.json()} == {key["id"] for key in plain.json()}
 
 
+SHADOWS = ("/devices", "/devices?limit=40", "/devices?fields=id,shadow", "/devices?filter=id~d00&sort=-name")
+
+
 async def test_what_may_hold_a_secret_beside_a_guess_is_never_compressed(fleet):
     """A shadow, a device and a backup: whatever the client accepts."""
-    for url in ("/devices/d001/shadow", "/devices/d001", "/metrics"):
+    for url in ("/devices/d001/shadow", "/devices/d001", "/metrics", *SHADOWS):
         plain, packed = await both(fleet.http, "GET", url)
         assert "content-encoding" not in packed.headers
         assert packed.headers.get("etag") == plain.headers.get("etag")

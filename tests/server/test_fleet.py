@@ -27,6 +27,26 @@ async def test_each_figure_leads_to_its_devices(alice, device):
     )  # fmt: skip
 
 
+async def test_builds_that_no_filter_finds_are_counted_apart(alice):
+    """A device may report any value: a number, a text that was cut, one too long for a term. Other members of the build
+    may be odd. Each build that is shown leads to as many devices as it says.
+    """
+    builds = [
+        {"app": 5, "fw_version": "1.0"}, {"app": "lamp", "fw_version": ["1"]}, {"app": "x" * 300, "fw_version": "1.0"},
+        {"app": '"' * 256, "fw_version": "1.0"}, {"app": "lamp", "fw_version": "1.0", "arch": 7},
+        {"app": "lamp", "fw_version": "1.0"}, {},
+    ]  # fmt: skip
+    for n, build in enumerate(builds):
+        await alice.http.post("/devices", json={"id": f"e{n}"})
+        await alice.http.post(f"/devices/e{n}/shadow", json={"state": {"reported": {"ota": build}}})
+    found = (await alice.http.get("/fleet")).json()
+    assert found["other_builds"] == 4
+    assert sorted(build["devices"] for build in found["builds"]) == [1, 2]
+    for build in found["builds"]:
+        listed = await alice.http.get("/devices", params={"filter": build["filter"], "fields": "id"})
+        assert len(listed.json()) == build["devices"], build
+
+
 async def test_an_empty_fleet_has_figures_too(alice):
     """All of them are 0."""
     found = (await alice.http.get("/fleet")).json()

@@ -333,7 +333,8 @@ class Hub:
             for observer in self._observers:
                 observer.device_removed(key, node)
         await self.registry.finish_removal(key)
-        await self.feed.emit(key.account, notifications.DELETED, key.id)
+        data = None if node is None else _json.encode({"online": True})
+        await self.feed.emit(key.account, notifications.DELETED, key.id, data)
 
     async def _forget(self, key: DeviceKey) -> str | None:
         """Remove the data of a device. Returns the node that held its connection, if any."""

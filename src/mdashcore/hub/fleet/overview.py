@@ -9,8 +9,9 @@ from typing import Final
 
 import attrs
 
+from mdashcore.filters import MAX_TERM, Field, Term, Value, format_term
 from mdashcore.hub.event_log import EventLog
-from mdashcore.hub.fleet.presence_history import HISTORY_TIME, PresenceHistory
+from mdashcore.hub.fleet.presence_history import HISTORY_TIME
 from mdashcore.hub.fleet.rows import DeviceRow
 from mdashcore.hub.fleet.summaries import Summaries
 from mdashcore.hub.pausing import Pause, never_pause
@@ -33,6 +34,10 @@ FAILED_STATES: Final = frozenset(
 )
 
 
+_BUILD_NAMES: Final = frozenset(("app", "fw_version"))
+"""The members by which builds are told apart."""
+
+
 @attrs.frozen
 class BuildCount:
     """A build, and the number of devices that report it."""
@@ -41,6 +46,8 @@ class BuildCount:
     fw_version: str | None
     devices: int
     online: int
+    filter: list[str]
+    """The terms that these devices match, and no others."""
 
 
 @attrs.define
@@ -54,7 +61,7 @@ class FleetFigures:
     damaged: int = 0
     builds: list[BuildCount] = attrs.Factory(list)
     other_builds: int = 0
-    """Devices whose build is none of `builds`."""
+    """Devices whose build is none of `builds`, or one that no filter finds, as a device may report any value."""
     updates: dict[str, int] = attrs.Factory(dict)
     """The number of updates under way, by state."""
     failed: list[DeviceRow] = attrs.Factory(list)
@@ -90,13 +97,7 @@ class FleetOverview:
         """
         summary = await self._summaries.of(account, pause)
         now = self._now()
-        if summary.history is None:
-            history = summary.history = PresenceHistory()
-            try:
-                await history.load(self._events, account, now, pause)
-            except BaseException:
-                summary.history = None
-                raise
+        history = await self._summaries.history(summary, self._events, now, pause)
         figures = FleetFigures()
         builds: Counter[tuple[str | None, str | None]] = Counter()
         online_builds: Counter[tuple[str | None, str | None]] = Counter()
@@ -107,8 +108,9 @@ class FleetOverview:
         for start in range(0, len(rows), ROWS_PER_PAUSE):
             for row in rows[start : start + ROWS_PER_PAUSE]:
                 build = (row.build.app, row.build.fw_version)
-                builds[build] += 1
-                online_builds[build] += row.online
+                if not _BUILD_NAMES.intersection(row.build.odd):
+                    builds[build] += 1
+                    online_builds[build] += row.online
                 online[row.id] = row.online
                 figures.uncommitted += row.build.is_committed is False
                 figures.damaged += bool(row.damaged)
@@ -124,20 +126,31 @@ class FleetOverview:
             await pause()
         figures.devices, figures.online = len(rows), sum(online.values())
         figures.builds = [
-            BuildCount(app, version, number, online_builds[app, version])
+            BuildCount(app, version, number, online_builds[app, version], terms)
             for (app, version), number in builds.most_common(MAX_BUILDS)
+            if max(map(len, terms := _build_terms(app, version))) <= MAX_TERM
         ]
         figures.other_builds = len(rows) - sum(build.devices for build in figures.builds)
         figures.updates = dict(updates)
         figures.failed = heapq.nlargest(MAX_SHOWN, figures.failed, key=_by_update)
         figures.silent = silent
-        history = summary.history or PresenceHistory()
         history.forget_before(now - HISTORY_TIME)
         figures.history = history.online(now, online)
         flapping = history.flapping(LEAST_FLAPS, MAX_SHOWN)
         figures.flapping = [(summary.rows[id], number) for id, number in flapping if id in summary.rows]
         figures.events = [frame async for frame in self._events.recent(account, LAST_EVENTS)][::-1]
         return figures
+
+
+def _build_terms(app: str | None, version: str | None) -> list[str]:
+    return [_term("app", app), _term("fw_version", version)]
+
+
+def _term(name: str, value: str | None) -> str:
+    field = Field("shadow", ("reported", "ota", name))
+    if value is None:
+        return format_term(Term(field, "*", negated=True))
+    return format_term(Term(field, "=", (Value(value, quoted=True),)))
 
 
 def _count_update(figures: FleetFigures, updates: Counter[str], row: DeviceRow, now: float) -> None:

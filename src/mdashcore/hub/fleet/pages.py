@@ -222,7 +222,7 @@ class DevicePages:
 
     async def _matches(self, account: str, selection: Selection, row: DeviceRow, now: float) -> bool:
         facts = row.facts
-        if row.build.is_odd and selection.reads_shadows:
+        if row.build.odd and selection.reads_shadows:
             try:
                 shadow = await self._shadows.get(DeviceKey(account, row.id))
             except Damaged:

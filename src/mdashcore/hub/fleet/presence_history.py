@@ -26,8 +26,10 @@ STEPS: Final = 96  # points of a day: a quarter of an hour each
 MAX_HISTORY: Final = 20_000  # changes kept of an account, at 200 bytes: as many events as its log keeps
 
 
-class _ChangeCount(msgspec.Struct, gc=False):
+class _EventData(msgspec.Struct, gc=False):
     changes: int = 1
+    online: bool = False
+    """Of a removed device: whether it was online until then."""
 
 
 class _PresenceEvent(msgspec.Struct, gc=False):
@@ -40,13 +42,15 @@ class _PresenceEvent(msgspec.Struct, gc=False):
 
 _read_event: Callable[[bytes], _PresenceEvent] = msgspec.json.Decoder(_PresenceEvent).decode
 
-_read_changes: Callable[[bytes], _ChangeCount] = msgspec.json.Decoder(_ChangeCount).decode
+_read_data: Callable[[bytes], _EventData] = msgspec.json.Decoder(_EventData).decode
 
 _STATES: Final[Mapping[str, bool]] = {
     notifications.ONLINE: True,
     notifications.OFFLINE: False,
+    notifications.CREATED: False,
     notifications.DELETED: False,
 }
+"""The events that tell something of a device's presence, and whether it is online after them."""
 
 
 class PresenceChange(msgspec.Struct, frozen=True, gc=False):
@@ -57,6 +61,15 @@ class PresenceChange(msgspec.Struct, frozen=True, gc=False):
     is_online: bool
     """The state after it."""
     changes: int
+    """0 for a device that was created, or removed while it was offline."""
+
+
+def _changes(event: _PresenceEvent) -> int:
+    """Return how often a device has changed between online and offline in an event."""
+    if event.name == notifications.CREATED:
+        return 0
+    data = _read_data(event.data) if bytes(event.data) else _EventData()
+    return int(data.online) if event.name == notifications.DELETED else data.changes
 
 
 class PresenceHistory:
@@ -98,7 +111,7 @@ class PresenceHistory:
             event = _read_event(frame)
             if event.name not in _STATES or event.offset < self._next:
                 return
-            changes = _read_changes(event.data).changes if bytes(event.data) else 1
+            changes = _changes(event)
         except _json.DECODE_ERRORS:
             return  # damaged
         self._next = event.offset + 1

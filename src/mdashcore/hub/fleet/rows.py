@@ -46,8 +46,8 @@ class ReportedBuild(msgspec.Struct, frozen=True, gc=False):
     fw_id: str | None = None
     fw_version: str | None = None
     is_committed: bool | None = None
-    is_odd: bool = False
-    """Whether a member has a value that is left out, or cut: only the shadow tells whether a filter matches it."""
+    odd: tuple[str, ...] = ()
+    """The members whose value is left out, or cut: only the shadow tells whether a filter matches it."""
 
     @classmethod
     def of(cls, reported: Mapping[str, Any] | None) -> ReportedBuild:
@@ -60,8 +60,8 @@ class ReportedBuild(msgspec.Struct, frozen=True, gc=False):
         app, arch, fw_id, fw_version = (_text(ota.get(name)) for name in BUILD_FIELDS[:-1])
         committed = ota.get("is_committed")
         kept = (app, arch, fw_id, fw_version, committed if isinstance(committed, bool) else None)
-        is_odd = any(value is not ota.get(name) for name, value in zip(BUILD_FIELDS, kept, strict=True))
-        return cls(*kept, is_odd)
+        pairs = zip(BUILD_FIELDS, kept, strict=True)
+        return cls(*kept, tuple(name for name, value in pairs if value is not ota.get(name)))
 
     @classmethod
     def from_stored_shadow(cls, body: bytes) -> ReportedBuild:

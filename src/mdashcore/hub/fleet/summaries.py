@@ -18,6 +18,7 @@ import msgspec
 
 from mdashcore import _json, notifications
 from mdashcore._errors import Damaged, TooLarge
+from mdashcore.hub.event_log import EventLog
 from mdashcore.hub.feed import FeedItem
 from mdashcore.hub.fleet.presence_history import PresenceHistory
 from mdashcore.hub.fleet.rows import PARTS, DeviceRow, ReportedBuild, build_size, row_size
@@ -306,6 +307,32 @@ class Summaries:
             self._accounts.move_to_end(account)
         self._make_room()
         return summary
+
+    async def history(
+        self, summary: AccountSummary, events: EventLog, now: float, pause: Pause = never_pause
+    ) -> PresenceHistory:
+        """Return the changes of presence in the last day. They are read once; others wait for that.
+
+        Args:
+            now: Unix seconds.
+
+        Raises:
+            StorageError: the store fails.
+        """
+        account = summary.account
+        if not self._turns.acquire_nowait(account):
+            await self._turns.acquire(account, inf)
+        try:
+            if summary.history is None:
+                history = summary.history = PresenceHistory()
+                try:
+                    await history.load(events, account, now, pause)
+                except BaseException:
+                    summary.history = None
+                    raise
+            return summary.history
+        finally:
+            self._turns.release(account)
 
     async def _load(self, account: str, pause: Pause) -> AccountSummary:
         self.forget(account)

@@ -30,19 +30,21 @@ __all__ = ["send_list", "send_pieces", "send_values"]
 LIST_PIECE: Final = 2**16  # bytes sent at a time; a client has to take them within the connection's time-out
 
 
-async def send_list(values: AsyncGenerator[bytes, None], pace: Pace) -> Response:
+async def send_list(values: AsyncGenerator[bytes, None], pace: Pace, *, compress: bool = True) -> Response:
     """Answer with a JSON array, as one of the lists that the account has in flight.
 
     Args:
         values: the elements, each as JSON.
         pace: awaited between two elements.
+        compress: whether the answer may be compressed.
 
     Raises:
         LimitReached: the account has as many lists in flight as it may have.
         MdashError: as `values` raises before the first piece is full.
     """
-    response = await send_pieces(_array(values, pace), "application/json", compress=pace)
-    response.headers["Vary"] = "Accept-Encoding"
+    response = await send_pieces(_array(values, pace), "application/json", compress=pace if compress else None)
+    if compress:
+        response.headers["Vary"] = "Accept-Encoding"
     return response
 
 

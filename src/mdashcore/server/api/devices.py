@@ -80,7 +80,7 @@ async def list_devices() -> Response:
         order.after(after)  # a wrong one is an error, whatever else is wrong
     limit = whole_number("limit", 1, MAX_DEVICES_PAGE)
     listing = _Listing(service(), account, wanted, fields, order, after, limit, pace)
-    response = await send_list(listing.encoded(), pace)
+    response = await send_list(listing.encoded(), pace, compress=not fields.with_shadow)
     if listing.next is not None:
         response.headers["Link"] = f'<?{_next_query(listing.next)}>; rel="next"'
     return response

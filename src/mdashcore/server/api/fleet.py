@@ -10,8 +10,7 @@ from quart import Response
 
 from mdashcore import rollout
 from mdashcore.documents import FleetBuild, FleetDocument, FleetRollout, NotificationDocument
-from mdashcore.filters import Field, Term, Value, format_term
-from mdashcore.hub.fleet.overview import MAX_SHOWN, BuildCount, FleetFigures
+from mdashcore.hub.fleet.overview import MAX_SHOWN, FleetFigures
 from mdashcore.hub.fleet.presence_history import HISTORY_TIME, STEPS
 from mdashcore.hub.fleet.rows import DeviceRow
 from mdashcore.rollout import Rollout
@@ -58,7 +57,7 @@ def _document(figures: FleetFigures, rollouts: list[Rollout]) -> FleetDocument:
             "damaged": figures.damaged,
         },
         "day": {"step": HISTORY_TIME / STEPS, "online": figures.history},
-        "builds": [_build(build) for build in figures.builds],
+        "builds": [cast(FleetBuild, attrs.asdict(build)) for build in figures.builds],
         "other_builds": figures.other_builds,
         "updates": {
             "under_way": figures.updates,
@@ -71,18 +70,6 @@ def _document(figures: FleetFigures, rollouts: list[Rollout]) -> FleetDocument:
         "events": events,
         "filters": _FILTERS,
     }
-
-
-def _build(build: BuildCount) -> FleetBuild:
-    terms = [_term("app", build.app), _term("fw_version", build.fw_version)]
-    return {**attrs.asdict(build), "filter": terms}  # type: ignore[typeddict-item]
-
-
-def _term(name: str, value: str | None) -> str:
-    field = Field("shadow", ("reported", "ota", name))
-    if value is None:
-        return format_term(Term(field, "*", negated=True))
-    return format_term(Term(field, "=", (Value(value, quoted=True),)))
 
 
 def _failed(row: DeviceRow) -> Any:

@@ -1,7 +1,8 @@
 """Compression of answers with gzip, where the client accepts it.
 
-Only lists, notifications and the files of the dashboard are compressed. Shadows and the answers of devices never are:
-an ETag names their bytes, and the length of a compressed text tells something of a secret beside a guess.
+Only lists without shadows, notifications and the files of the dashboard are compressed. Shadows, alone or in a list,
+and the answers of devices never are: an ETag names their bytes, and the length of a compressed text tells something of
+a secret beside a guess.
 """
 
 from __future__ import annotations
