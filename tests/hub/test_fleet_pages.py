@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import re
 import tracemalloc
+from contextlib import suppress
 from itertools import pairwise
 
 import attrs
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from mdash_backends.memory import MemoryBlobs, MemoryBus, MemoryDocuments, MemoryLogs
 from mdashcore import _json, notifications
-from mdashcore._errors import InvalidInput, NotFound, TooLarge
+from mdashcore._errors import InvalidInput, NotFound, StorageError, TooLarge
 from mdashcore._natural_order import compact_key, natural_key
 from mdashcore.hub import Hub
 from mdashcore.hub.fleet import pages, summaries
@@ -587,6 +588,66 @@ def test_after_a_gap_everything_is_read_again(tools, fleet):
         await fleet.hub.registry.rename(DeviceKey("alice", "d1"), "Again")
         fleet.hub.summaries.on_notification("alice", fleet_item(b'{"name":'))
         assert [row.name for row in await fleet.rows("name")] == ["Again"]
+
+    tools.run(run())
+
+
+@pytest.mark.parametrize("every", [1, 3, 20])
+def test_gaps_without_end_leave_no_device_out(tools, fleet, every):
+    """An account whose notifications are missed again and again has its whole list, which is read anew at each look."""
+
+    async def run():
+        for id in IDS:
+            await fleet.change(("create", id, 1))
+            await fleet.change(("report", id, 0))
+            await fleet.change(("online", id, 0))
+        number = 0
+
+        async def pause():
+            nonlocal number
+            number += 1
+            if number % every == 0:
+                fleet.hub.summaries.on_gap("alice")
+
+        for _ in range(2):
+            rows = (await fleet.hub.summaries.of("alice", pause)).rows
+            assert {(id, row.online, row.build.fw_version) for id, row in rows.items()} == {
+                (id, True, "1.9") for id in IDS
+            }
+        await fleet.hub.registry.rename(DeviceKey("alice", "d1"), "Quietly")
+        assert "Quietly" in [row.name for row in await fleet.rows("name")]
+
+    tools.run(run())
+
+
+@pytest.mark.parametrize("steps", range(1, 6))
+def test_a_device_that_comes_while_changes_are_read_is_whole(tools, fleet, steps):
+    """Whenever it comes, its presence and its build are in its row at the next look; so are they after a failure."""
+
+    async def run():
+        for n in (1, 2):
+            await fleet.change(("create", f"d{n}", n))
+        await fleet.hub.summaries.of("alice")
+        for n in (1, 2):
+            await fleet.change(("rename", f"d{n}", 5))
+            await fleet.change(("report", f"d{n}", 0))
+        left = [steps]
+
+        async def pause():
+            left[0] -= 1
+            if left[0] == 0:
+                for kind in ("create", "online", "report"):
+                    await fleet.change((kind, "d3", 0))
+                if steps % 2:
+                    raise StorageError("the store fails")
+
+        with suppress(StorageError):
+            await fleet.hub.summaries.of("alice", pause)
+        for kind in ("create", "online", "report") if left[0] > 0 else ():
+            await fleet.change((kind, "d3", 0))
+        kept = (await fleet.hub.summaries.of("alice")).rows
+        assert (kept["d3"].online, kept["d3"].build.fw_version) == (True, "1.9")
+        assert [(kept[id].name, kept[id].build.fw_version) for id in ("d1", "d2")] == [("Lamp 5", "1.9")] * 2
 
     tools.run(run())
 

@@ -135,17 +135,18 @@ class AccountSummary:
     async def load(self, pause: Pause) -> None:
         """Read all rows. Notifications of this process have to be received from before this call on.
 
-        Those of other nodes come a moment later. Reading begins anew then.
+        Those of other nodes come a moment later. Reading begins anew then, and also if notifications are missed
+        meanwhile: but not for ever. The last reading goes to its end, and the summary stays `lost`.
 
         Raises:
             TooLarge: the account has more devices than a summary may have.
         """
         self._followed.__enter__()
-        for _ in range(MAX_LOADS):
+        for reading in range(MAX_LOADS):
             self.lost = False
             self._reads_presence = True
             for part in PARTS:
-                await self._scan(part, pause)
+                await self._scan(part, pause, is_last=reading == MAX_LOADS - 1)
             if not self.lost:
                 break
         self._reads_presence = False
@@ -165,24 +166,26 @@ class AccountSummary:
             if now - time > FLAPPING_TIME:
                 del self._flapping[id]
         self._stale["presence"].update(self._flapping)
-        for part in PARTS:
-            ids, self._stale[part] = self._stale[part], set()
-            self._reads_presence = part == "presence"
-            try:
-                if len(ids) > MAX_REREAD:
+        # All parts together: those of a device that is created meanwhile are read together with its row, the next time.
+        stale, self._stale = self._stale, {name: set() for name in PARTS}
+        try:
+            for part in PARTS:
+                self._reads_presence = part == "presence"
+                if len(stale[part]) > MAX_REREAD:
                     await self._scan(part, pause)
                 else:
-                    for id in ids:
+                    for id in stale[part]:
                         await self._reread(part, id)
                         await pause()
-            except BaseException:
+        except BaseException:
+            for part, ids in stale.items():
                 self._stale[part] |= ids
-                raise
-            finally:
-                self._reads_presence = False
+            raise
+        finally:
+            self._reads_presence = False
 
-    async def _scan(self, part: str, pause: Pause) -> None:
-        """Read a part of all rows."""
+    async def _scan(self, part: str, pause: Pause, *, is_last: bool = True) -> None:
+        """Read a part of all rows. Stops early if the summary is lost, unless this is the last reading."""
         gone = set(self.rows)
         records = self._records[part]
         async with aclosing(records.documents(self._prefix)) as documents:
@@ -194,7 +197,7 @@ class AccountSummary:
                 except Damaged:
                     self._put(part, id, None, damaged=True)
                 await pause()
-                if self.lost:
+                if self.lost and not is_last:
                     return  # all is read anew
         for id in gone:
             self._put(part, id, None, missing=True)
