@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 
 import pytest
 import trio
@@ -151,3 +151,26 @@ def test_whatever_comes_and_goes(steps: list[tuple[str, bool, float]]) -> None:
             assert interests._lingering == {}
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+async def test_the_end_of_the_node_subscribes_to_nothing_anew(autojump_clock: object) -> None:
+    """Its tasks are cancelled while clients still use the topics: each topic is left, and none is begun again."""
+    calls = 0
+    with ExitStack() as stack:
+        async with trio.open_nursery() as nursery:
+            reader = Reader(nursery, most=2)
+            subscribe = reader.bus.subscribe
+
+            def counted(topic: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+                nonlocal calls
+                calls += 1
+                if calls > 10:
+                    reader.interests._background.end()  # else this test would have no end
+                return subscribe(topic)
+
+            reader.bus.subscribe = counted  # type: ignore[method-assign]
+            for account in ("a", "b", "c"):
+                stack.enter_context(reader.interests.hold(account))
+            await trio.sleep(1)
+            nursery.cancel_scope.cancel()
+    assert calls == 2

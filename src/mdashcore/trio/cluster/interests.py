@@ -84,6 +84,7 @@ class Interests:
         self._waiting: dict[str, None] = {}
         """The accounts that wait for room, in order."""
         self._full = False
+        self._ended = False
 
     def __len__(self) -> int:
         """The number of topics that are being read."""
@@ -153,6 +154,9 @@ class Interests:
                     partial(self._receive, account),
                     on_subscribed=partial(self._on_subscribed, account),
                 )
+        except trio.Cancelled:  # the node ends: a topic that ends alone does so by its own scope
+            self._ended = True
+            raise
         finally:
             self._reading -= 1
             self._lingering.pop(account, None)
@@ -164,7 +168,7 @@ class Interests:
             self._begin_waiting()
 
     def _begin_waiting(self) -> None:
-        while self._waiting and self._reading < self._most:
+        while self._waiting and self._reading < self._most and not self._ended:
             account = next(iter(self._waiting))
             del self._waiting[account]
             self._begin(account, self._accounts[account])
