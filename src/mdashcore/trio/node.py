@@ -127,7 +127,7 @@ class Node:
             id,
             inbox,
             self.background,
-            sweep=lambda: self.background.spawn(self._sweep),
+            sweep=self._sweep,
             on_expelled=lambda: self.background.spawn(partial(self.devices.check_slowly, EXPELLED_CHECK_TIME)),
         )
         hub.summaries.follow = self.others.follow_notifications
@@ -194,16 +194,19 @@ class Node:
         self.rollouts.on_missed(account)
         self.update_supervisor.on_missed(account)
 
-    async def _sweep(self) -> None:
-        """Release the sessions of dead nodes, and continue their work."""
+    def _sweep(self) -> None:
+        """Release the sessions of dead nodes, and continue their work, in the background.
+
+        The two run beside each other: a node that had many devices must not delay the updates that it drove.
+        """
         self.rollouts.take_over()
-        await self._presence_feed.sweep(self.others.living)
-        await self.background.persist(self.update_supervisor.resume_all)
+        self.background.spawn(partial(self._presence_feed.sweep, self.others.living))
+        self.background.spawn(lambda: self.background.persist(self.update_supervisor.resume_all))
 
     def _start(self) -> None:
         """Start the tasks that run as long as the node does."""
         hub, background = self.hub, self.background
-        background.spawn(self._sweep)  # for a large fleet it takes a while; devices may connect in the meantime
+        self._sweep()  # for a large fleet it takes a while; devices may connect in the meantime
         background.run_for_ever("the driving of rollouts", self.rollouts.run)
         start_upkeep(hub, background)
         watch = ClockWatch(hub.clock, self.update_supervisor.follow_clock, self.rollouts.follow_clock)

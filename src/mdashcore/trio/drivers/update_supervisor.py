@@ -241,11 +241,12 @@ class UpdateSupervisor:
     # Internals
 
     async def _is_held(self, key: DeviceKey) -> bool:
-        """Return whether a node holds the device, as far as is known."""
+        """Return whether a living node holds the device, as far as is known."""
         try:
-            return (await self._hub.presence.get(key)).online
+            holder = (await self._hub.presence.get(key)).node
         except Damaged:
             return False  # it is logged; should a node hold the device, that node keeps its update
+        return holder is not None and (self._leases is None or holder in await self._leases.alive())
 
     async def _is_held_here(self, key: DeviceKey) -> bool:
         """Return whether the device's newest connection is to this node, and not only a link that is not dead yet."""
