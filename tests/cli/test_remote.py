@@ -349,7 +349,7 @@ def on_terminal(demo, *args, answer=b"", question=b"Password of demo: ", columns
 
 def test_a_table_on_a_terminal(demo):
     """On a terminal there is a heading, and columns are aligned."""
-    written, code = on_terminal(demo, "devices", "list")
+    written, code = on_terminal(demo, "devices", "list", columns=140)
     assert code == 0
     heading, *rows = written.splitlines()
     assert "last seen" in heading

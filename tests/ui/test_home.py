@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 from playwright.sync_api import expect
 
 
@@ -9,7 +12,7 @@ def figure(page, words):
     return page.get_by_role("list", name="Devices").get_by_role("listitem").filter(has_text=words)
 
 
-def test_a_person_sees_the_fleet_in_the_morning(open_page, person, fleet, axe, tweak):
+def test_a_person_sees_the_fleet_in_the_morning(open_page, person, fleet, axe, tweak, make_firmware):
     """An empty fleet says what to do; then figures, builds and events follow what happens, and lead to the devices."""
     page = open_page(person, "#/", fresh=True)
     expect(page.get_by_role("heading", name="No devices yet")).to_be_visible()
@@ -22,6 +25,10 @@ def test_a_person_sees_the_fleet_in_the_morning(open_page, person, fleet, axe, t
     firmware = page.get_by_role("region", name="Firmware")
     expect(firmware.get_by_role("link", name="1.0")).to_be_visible()
     expect(page.get_by_role("region", name="Last events")).to_contain_text("online")
+    wanted = {"name": "Spring", "filter": [], "approval": True, "phases": [50], "commit_after": 1}
+    files = {"rollout": (None, json.dumps(wanted)), "file": ("fw.zip", make_firmware())}
+    assert person.http.post("/rollouts", files=files).status_code == 201
+    expect(page.get_by_role("region", name="Updates and rollouts")).to_contain_text(re.compile(r"Spring .*: 0 of \d"))
     axe(page)
     lamp.stop()
     expect(page.get_by_role("region", name="To look after").get_by_role("link", name="lamp")).to_be_visible()

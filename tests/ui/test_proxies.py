@@ -369,10 +369,12 @@ def visit(browser, problems):
 
 
 def log_in(page, password):
-    """As a person does."""
+    """As a person does, who then goes to the devices."""
     page.get_by_label("User", exact=True).fill("alice")
     page.get_by_label("Password").fill(password)
     page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Home", level=1)).to_be_visible()
+    page.get_by_role("navigation", name="Main").get_by_role("link", name="Devices").click()
     expect(page.get_by_role("heading", name="Devices", level=1)).to_be_visible()
 
 

@@ -6,6 +6,7 @@ import {fill, foreign, h, setText, timeTag} from "../dom.js";
 import * as live from "../live.js";
 import {link} from "../router.js";
 import {plot} from "../spark.js";
+import {total} from "./rollouts/parts.js";
 
 const REFRESH_INTERVAL = 10_000; // ms between two readings of the figures, while the page is seen: one short request each
 
@@ -63,7 +64,7 @@ export default async function view() {
     const states = Object.entries(updates.under_way);
     fill(work, states.length > 0 && h("p", {}, "Updates: ", states.map(([name, number]) => `${count(number)} ${name.toLowerCase()}`).join(", ")),
       rollouts.length > 0 && h("ul", {class: "plain"}, rollouts.map(({id, name, state: phase, reason, counts}) => h("li", {},
-        h("a", {href: link("rollouts", id)}, foreign(name)), ` ${phase.toLowerCase().replace("_", " ")}: ${count(counts.succeeded)} of ${count(counts.total)}`,
+        h("a", {href: link("rollouts", id)}, foreign(name)), ` ${phase.toLowerCase().replace("_", " ")}: ${count(counts.succeeded)} of ${count(total(counts))}`,
         reason && [" – ", foreign(reason)]))),
       updates.last_failed.length > 0 && h("ul", {class: "plain"}, updates.last_failed.map(({id, name, state: end, reason, changed}) => h("li", {},
         h("a", {href: link("device", id, "ota")}, foreign(name || id)), ` ${end.toLowerCase().replace("_", " ")} `, timeTag(new Date(changed * 1000).toISOString()),
