@@ -109,6 +109,21 @@ def test_an_import_goes_on(alice, mdash, tmp_path):
     assert json.loads(mdash("devices", "show", "a", "--json", env=alice).out)["tags"] == {"site": "x"}
 
 
+def test_an_import_revokes_no_token_that_is_in_use(alice, demo, mdash, spawn, wait_told, tmp_path):
+    """A device whose registration was interrupted, and which has connected with a token from elsewhere, is reported."""
+    fleet, tokens = tmp_path / "fleet.csv", tmp_path / "tokens.csv"
+    fleet.write_text("id\na\n")
+    tokens.write_text("id,token\na,\n")
+    _, token = mdash("devices", "add", "a", env=alice).out.split()
+    device = spawn("device", env={"MDASH_SERVER": demo.url, "MDASH_TOKEN": token})
+    wait_told(alice, "online", "a")
+    done = mdash("devices", "import", str(fleet), "--tokens", str(tokens), env=alice)
+    assert (done.code, "mdash devices token a" in done.err) == (1, True)
+    assert tokens.read_text() == "id,token\na,\n"
+    assert json.loads(mdash("devices", "show", "a", "--json", env=alice).out)["online"] is True
+    device.end()
+
+
 def test_tokens_of_another_service_are_imported(demo, alice, mdash, tmp_path):
     """By an admin, again without harm; a token that another device has is refused."""
     fleet = tmp_path / "fleet.csv"

@@ -68,7 +68,7 @@ def import_devices(remote: Remote, *, file: Path, tokens: Path) -> None:
     are written as in "site=berlin;indoor". All lines are checked before the first device is registered.
 
     After an interruption the same command goes on where it was. A device that exists and whose token is not in the file
-    stays as it is.
+    stays as it is. One whose registration was interrupted gets a new token, unless it has connected since with another.
     """
     rows = read_devices(file, with_tokens=False)
     kept = TokenFile(tokens)
@@ -93,6 +93,11 @@ def import_devices(remote: Remote, *, file: Path, tokens: Path) -> None:
                 kept.leave(row.id)
                 report.present += 1
                 return
+            if (await client.device(row.id))["since"] is not None:  # it has connected
+                raise Conflict(
+                    "it connects with a token that is not in the file, and keeps that one; a new one, which ends its "
+                    f"connection, is made by: mdash devices token {row.id}"
+                ) from None
             token = await client.renew_token(row.id)  # it was registered, and its token did not reach the file
         kept.write(row.id, token)
         report.registered += 1
