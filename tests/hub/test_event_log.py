@@ -6,6 +6,7 @@ import random
 from typing import Any
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -272,3 +273,39 @@ def test_an_account_that_was_removed_leaves_no_events(tools: Any) -> None:
     assert tools.run(read_all(feed)) == []
     tools.run(feed.emit("alice", "created", "d1"))
     assert tools.run(read_all(feed)) == [5]
+
+
+@pytest.mark.parametrize("fails", [True, False])
+async def test_no_event_waits_for_the_next_one(fails: bool) -> None:
+    """One that has waited for an earlier notification, which failed or was canceled, is appended with the next look."""
+    logs = Logs()
+    feed = make_feed(logs)
+    await feed.emit("alice", "online", "d0")
+    begun, go_on = trio.Event(), trio.Event()
+
+    async def append(log: str, time: float, entry: bytes) -> int:
+        offset = await logs.append(log, time, (entry,))  # stored, but its caller does not hear of it
+        begun.set()
+        await go_on.wait()
+        raise StorageError(f"away after {offset}")
+
+    async def lose() -> None:
+        with pytest.raises(StorageError):
+            await feed.emit("alice", "rpc.out.Log", "d1", append=append)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lose)
+        await begun.wait()
+        await feed.emit("alice", "offline", "d0")
+        if fails:
+            go_on.set()
+        else:
+            nursery.cancel_scope.cancel()
+
+    async def stored() -> list[int]:
+        return [_json.decode(entry.body)["offset"] for entry in await logs.read(EVENTS, 0, 10)]
+
+    assert await stored() == [0]
+    await feed.append_events()
+    assert await stored() == [0, 2]
+    assert feed.events.left() == []

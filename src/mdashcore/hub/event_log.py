@@ -63,6 +63,8 @@ class EventLog:
     def __init__(self, logs: LogStore) -> None:
         self._logs = logs
         self._accounts: dict[str, _Account] = {}
+        self._unstored: set[str] = set()
+        """The accounts that have events that wait."""
 
     # Writing
 
@@ -72,6 +74,7 @@ class EventLog:
         if state is None:
             state = self._accounts[account] = _Account()
         state.waiting.append(event)
+        self._unstored.add(account)
         state.failed = False
         _bound(state.waiting)
 
@@ -102,6 +105,12 @@ class EventLog:
             state.failed = True  # the events are in the account's log until then
         finally:
             state.appending = False
+            if not state.waiting:
+                self._unstored.discard(account)
+
+    def left(self) -> list[str]:
+        """Return the accounts whose events wait although no task may be about to append them."""
+        return [account for account in self._unstored if self.has_waiting(account)]
 
     async def _append(self, account: str, events: list[EventItem]) -> None:
         log = event_log_name(account)
@@ -130,6 +139,7 @@ class EventLog:
     async def forget(self, account: str) -> None:
         """Remove the events of an account that was removed."""
         self._accounts.pop(account, None)
+        self._unstored.discard(account)
         await self._logs.trim(event_log_name(account), 0)
 
     # Age

@@ -126,6 +126,14 @@ class Feed:
             if type(item) is EventItem:
                 self.events.add(account, item)
 
+    async def append_events(self) -> None:
+        """Append the events that are not in the event logs yet.
+
+        A notification that failed or was canceled may have left them: its own, or later ones that have waited for it.
+        """
+        for account in self.events.left():
+            await self.events.append(account, log_name(account))
+
     async def append(self, log: str, time: float, entry: bytes) -> int:
         """Append an entry to a log. Returns its offset."""
         return await self._logs.append(log, time, (entry,))

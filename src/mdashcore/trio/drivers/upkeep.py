@@ -16,6 +16,8 @@ from mdashcore.trio.drivers.orphans import ORPHAN_INTERVAL, OrphanCollector
 
 __all__ = ["start_upkeep"]
 
+EVENTS_INTERVAL: Final = 1.0  # seconds between two looks for events that a failed notification has left: a set is read
+
 UNUSED_INTERVAL: Final = 60.0  # seconds between two looks for summaries that are not used: their time is ten minutes
 
 
@@ -23,6 +25,7 @@ def start_upkeep(hub: Hub, background: Background) -> None:
     """Start the tasks, which run as long as the node does."""
     for keeper in (hub.updates, hub.rollouts):
         background.run_every(ORPHAN_INTERVAL, "the removal of orphans", OrphanCollector(keeper).run)
+    background.run_every(EVENTS_INTERVAL, "the storing of events", hub.feed.append_events)
     background.run_every(UNUSED_INTERVAL, "the dropping of unused summaries", partial(_drop_unused, hub))
     # For these two a short pause after a failure would be wrong: two checks in a row count as one.
     work = partial(_remove_aged, hub)
