@@ -10,7 +10,9 @@ import re
 
 from mdashcore import _json
 from mdashcore._errors import InvalidInput
-from mdashcore.filters import FIRMWARE_FIELDS, Field, Term, Value, format_term, split_keys
+from mdashcore.filters import Field, Term, Value, format_term
+from mdashcore.filters._fields import FIRMWARE_FIELDS
+from mdashcore.filters._parser import split_keys
 
 __all__ = ["translated"]
 

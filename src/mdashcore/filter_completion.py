@@ -8,7 +8,9 @@ from typing import Final, Literal
 
 import attrs
 
-from mdashcore.filters import FIELDS, MAX_FILTER_LINE, SAVED_MARK, Field, parse_field, split_keys
+from mdashcore.filters import FIELDS, Field
+from mdashcore.filters._line import MAX_FILTER_LINE
+from mdashcore.filters._parser import SAVED_MARK, parse_field, split_keys
 
 __all__ = ["Completion", "complete"]
 

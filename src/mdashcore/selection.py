@@ -26,7 +26,8 @@ from mdashcore import filters, identity
 from mdashcore._errors import InvalidInput
 from mdashcore._natural_order import natural_key
 from mdashcore._trees import JsonValue, values_equal
-from mdashcore.filters import MAX_TERMS, Field, Term, Value
+from mdashcore.filters import Field, Term, Value
+from mdashcore.filters._line import MAX_TERMS
 
 __all__ = ["ANY_DEVICE", "Facts", "Selection", "check_number", "check_work", "parse"]
 

@@ -10,10 +10,6 @@ from hypothesis import strategies as st
 from mdashcore._errors import InvalidInput
 from mdashcore.filters import (
     FIELDS,
-    FIRMWARE_FIELDS,
-    MAX_FILTER_LINE,
-    MAX_TERM,
-    MAX_TERMS,
     Field,
     Term,
     Value,
@@ -24,6 +20,9 @@ from mdashcore.filters import (
     parse_term,
     split_line,
 )
+from mdashcore.filters._fields import FIRMWARE_FIELDS
+from mdashcore.filters._line import MAX_FILTER_LINE, MAX_TERMS
+from mdashcore.filters._parser import MAX_TERM
 
 TEXT = st.text(max_size=12) | st.text('\\"|<>!*=~ .@\n', max_size=8)
 KEY = TEXT.filter(bool)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from mdashcore._errors import InvalidInput
 from mdashcore._natural_order import natural_key
-from mdashcore.filters import MAX_TERMS, parse_line
+from mdashcore.filters import parse_line
+from mdashcore.filters._line import MAX_TERMS
 from mdashcore.selection import MAX_SOUGHT, Facts, Selection, parse
 from mdashcore.shadow import Shadow
 

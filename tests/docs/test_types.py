@@ -87,4 +87,5 @@ def test_every_type_is_known(tmp_path):
     done = pyright(tmp_path, "--verifytypes", "mdashcore", "--ignoreexternal", "--outputjson", patience=600)
     symbols = json.loads(done.stdout)["typeCompleteness"]["symbols"]
     assert len(symbols) > 2000
-    assert [each["name"] for each in symbols if not each["isTypeKnown"] or each["isTypeAmbiguous"]] == []
+    unknown = [each for each in symbols if not each["isTypeKnown"] or each["isTypeAmbiguous"]]
+    assert {each["name"]: [why["message"] for why in each["diagnostics"]] for each in unknown} == {}

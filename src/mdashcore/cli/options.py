@@ -16,7 +16,8 @@ from mdashcore import _json, identity
 from mdashcore._errors import InvalidInput
 from mdashcore.cli.client import DEFAULT_SERVER, Credentials, Remote, parse_server
 from mdashcore.cli.exits import CliError, Exit
-from mdashcore.filters import SAVED_MARK, check_saved_name, parse_term
+from mdashcore.filters import check_saved_name, parse_term
+from mdashcore.filters._parser import SAVED_MARK
 
 if TYPE_CHECKING:
     from mdashcore.server.config import User

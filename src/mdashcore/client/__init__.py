@@ -14,8 +14,10 @@ from __future__ import annotations
 try:
     import httpx
     import websockets
-except ModuleNotFoundError as exc:
-    raise ModuleNotFoundError(f"the client needs {exc.name}: pip install 'mdashcore[client]'", name=exc.name) from None
+except ModuleNotFoundError as _missing:
+    raise ModuleNotFoundError(
+        f"the client needs {_missing.name}: pip install 'mdashcore[client]'", name=_missing.name
+    ) from None
 
 from mdashcore._server_url import parse_server
 from mdashcore.client._client import Client

@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from mdashcore import filters, selection
 from mdashcore._errors import Conflict, InvalidInput, NotFound
+from mdashcore.filters._line import saved_terms
+from mdashcore.filters._parser import SAVED_MARK
 from mdashcore.hub.records.contention import Contention
 from mdashcore.hub.records.schema import SAVED_FILTERS, FilterRecord
 from mdashcore.hub.records.store import Records
@@ -86,7 +88,7 @@ class SavedFilters:
             if _is_saved(term):
                 token = term.strip()
                 if token not in parsed:
-                    parsed[token] = [str(each) for each in filters.saved_terms(token, saved)]
+                    parsed[token] = [str(each) for each in saved_terms(token, saved)]
                 resolved += parsed[token]
             else:
                 resolved.append(term)
@@ -99,4 +101,4 @@ class SavedFilters:
 
 
 def _is_saved(term: object) -> bool:
-    return isinstance(term, str) and term.strip().startswith(filters.SAVED_MARK)
+    return isinstance(term, str) and term.strip().startswith(SAVED_MARK)

@@ -9,7 +9,8 @@ from typing import Final
 
 import attrs
 
-from mdashcore.filters import MAX_TERM, Field, Term, Value, format_term
+from mdashcore.filters import Field, Term, Value, format_term
+from mdashcore.filters._parser import MAX_TERM
 from mdashcore.hub.event_log import EventLog
 from mdashcore.hub.fleet.presence_history import HISTORY_TIME
 from mdashcore.hub.fleet.rows import DeviceRow
