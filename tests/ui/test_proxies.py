@@ -369,7 +369,7 @@ def visit(browser, problems):
 
 
 def log_in(page, password):
-    """As a person does, who then goes to the devices."""
+    """Log in as a person does, and go to the devices."""
     page.get_by_label("User", exact=True).fill("alice")
     page.get_by_label("Password").fill(password)
     page.keyboard.press("Enter")
