@@ -86,6 +86,8 @@ class ServerChecks:
         async with anyio.create_task_group() as tasks:
             for node in masters:
                 tasks.start_soon(check, node)
+        if failures and not checked:  # an announced address may lead nowhere: the URL's server can have all slots
+            await check(self._client.home_node)
         if failures and not checked:
             raise StorageError(f"{self._client.home}: {reason(failures[0])}") from failures[0]
         return checked

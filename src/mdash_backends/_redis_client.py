@@ -100,6 +100,11 @@ class RedisClient:
                 raise self._failed(node, exc) from exc
         raise lost or StorageError(f"{self.home}: the cluster's nodes send each other's callers round in circles")
 
+    @property
+    def home_node(self) -> NodeConnection:
+        """The connection to the server that the URL names."""
+        return self._home
+
     async def masters(self) -> list[NodeConnection]:
         """Return the servers that take writes: one, or the masters of a cluster that have slots, connected or not.
 

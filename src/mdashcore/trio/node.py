@@ -128,7 +128,7 @@ class Node:
             inbox,
             self.background,
             sweep=self._sweep,
-            on_expelled=lambda: self.background.spawn(partial(self.devices.check_slowly, EXPELLED_CHECK_TIME)),
+            on_expelled=lambda: self.background.spawn(self._check_expelled),
         )
         hub.summaries.follow = self.others.follow_notifications
         self.calls: Calls = Calls(
@@ -202,6 +202,11 @@ class Node:
         self.rollouts.take_over()
         self.background.spawn(partial(self._presence_feed.sweep, self.others.living))
         self.background.spawn(lambda: self.background.persist(self.update_supervisor.resume_all))
+
+    async def _check_expelled(self) -> None:
+        """Check all devices, several times: the other nodes may still be storing them as offline."""
+        for _ in range(4):  # together as long as the check in turn takes
+            await self.devices.check_slowly(EXPELLED_CHECK_TIME)
 
     def _start(self) -> None:
         """Start the tasks that run as long as the node does."""

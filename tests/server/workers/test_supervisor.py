@@ -211,6 +211,23 @@ async def test_one_that_cannot_be_started_says_why():
     assert raised.value.code == 0
 
 
+async def test_one_that_was_ready_and_cannot_be_started_again_waits(supervise, monkeypatch):
+    """While the parent has no descriptor left it pauses, as after any failure; then the worker runs again."""
+
+    def fail():
+        raise OSError(24, "Too many open files")
+
+    async with supervise("serve", "crash serve") as service:
+        await service.started.wait()
+        worker = service.supervisor._workers[1]
+        with monkeypatch.context() as patch:
+            patch.setattr(trio.socket, "socketpair", fail)
+            (service.folder / "crash").touch()
+            await service.wait(lambda: worker.failures > 2)
+        await service.wait(lambda: service.log("1", "start", "serve"))
+        service.send(signal.SIGTERM)
+
+
 async def test_a_second_signal_hurries(supervise):
     """It reaches the workers as SIGINT, which ends their delay and draining."""
     async with supervise("deaf", "deaf", drain_seconds=3600.0) as service:

@@ -302,7 +302,11 @@ class Summaries:
             if summary is None or summary.lost:
                 summary = await self._load(account, pause)
             else:
-                await summary.refresh(self._now(), pause)
+                try:
+                    await summary.refresh(self._now(), pause)
+                except TooLarge:
+                    self.forget(account)  # the next look reads what there is: some may have been removed
+                    raise
         finally:
             self._turns.release(account)
         summary.used = self._monotonic()

@@ -75,10 +75,10 @@ class WorkerProcess:
         Raises:
             OSError: no process can be started: there is no memory, or there are too many processes or open files.
         """
-        ours, theirs = trio.socket.socketpair()
-        self._idle = trio.Event()
         self.is_ready, self._reload_wanted, self.store_answers = False, False, True
         self._stopping_at = self._late_signal = None
+        ours, theirs = trio.socket.socketpair()
+        self._idle = trio.Event()
         self.starts += 1
         self._alive_at = trio.current_time()
         channel = self._channel = Channel(trio.SocketStream(ours))

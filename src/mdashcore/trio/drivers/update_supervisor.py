@@ -201,7 +201,7 @@ class UpdateSupervisor:
         if (driver := self._drivers.get(key)) is not None:
             driver.request_reload()
         else:
-            self._look_for_update(key)
+            self._background.spawn(lambda: self._look_if_held(key))
 
     def on_missed(self, account: str) -> None:
         """Read the awaited updates of an account again, because notifications may have been missed."""
@@ -255,6 +255,11 @@ class UpdateSupervisor:
         except Damaged:
             return False  # it is logged; the check in turn finds the update
         return holder == self._node and key in self._connected and key not in self._drivers
+
+    async def _look_if_held(self, key: DeviceKey) -> None:
+        """Drive an update that another node has changed, unless the device has moved to that node."""
+        if await self._is_held_here(key):
+            self._look_for_update(key)
 
     def _look_for_update(self, key: DeviceKey) -> None:
         """Drive an update that was just queued, if the device is connected to this node."""
