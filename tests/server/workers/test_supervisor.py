@@ -15,6 +15,7 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
+from children import default_signals
 
 from mdashcore._backoff import Backoff
 from mdashcore.server.config import ServerConfig, User
@@ -72,6 +73,13 @@ class Service:
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the parent, which is this process."""
         os.kill(os.getpid(), number)
+
+
+@pytest.fixture(autouse=True)
+def signals():
+    """Signals that the tests send to this process are received, also if it was started in the background."""
+    with default_signals():
+        yield
 
 
 @pytest.fixture(autouse=True)
