@@ -85,13 +85,7 @@ class Registry:
         token = self._new_token()
         labels = dict(tags.merge({}, tags_))
         device = Device(account, key.id, name, identity.hash_token(token), self._now(), tags=labels)
-        if self._usage is not None:
-            await self._usage.reserve(account, "devices")
-        try:
-            await self.records.put(str(key), device, expected=0)
-        except VersionConflict:
-            await self._count_one_less(account)
-            raise AlreadyExists(f"there is a device {key.id!r} already") from None
+        await self._put_new(key, device)
         await self._owners.put(device.token_hash, TokenOwner(key.account, key.id))
         return CreatedDevice(device, token)
 
@@ -120,13 +114,7 @@ class Registry:
         if found is not None:
             raise AlreadyExists(f"there is a device {key.id!r} already, with another token")
         claimed = await self._claim_token(key, token_hash)
-        if self._usage is not None:
-            await self._usage.reserve(account, "devices")
-        try:
-            await self.records.put(str(key), device, expected=0)
-        except VersionConflict:
-            await self._count_one_less(account)
-            raise AlreadyExists(f"there is a device {key.id!r} already") from None
+        await self._put_new(key, device)
         try:  # again: an import that has read the entry before there was the device cannot replace the new one
             await self._enter_token(key, token_hash, claimed)
         except AlreadyExists:  # claimed by another import meanwhile
@@ -134,6 +122,16 @@ class Registry:
             await self._count_one_less(account)
             raise
         return device, True
+
+    async def _put_new(self, key: DeviceKey, device: Device) -> None:
+        """Store a device that there is not yet, and count it. Raises `AlreadyExists` and `LimitReached`."""
+        if self._usage is not None:
+            await self._usage.reserve(key.account, "devices")
+        try:
+            await self.records.put(str(key), device, expected=0)
+        except VersionConflict:
+            await self._count_one_less(key.account)
+            raise AlreadyExists(f"there is a device {key.id!r} already") from None
 
     async def _claim_token(self, key: DeviceKey, token_hash: str) -> int:
         """Enter a token into the index. An entry whose device does not have the token is replaced.
