@@ -20,7 +20,7 @@ except ModuleNotFoundError:
     ) from None
 
 from mdashcore import __version__
-from mdashcore.cli.exits import EXIT_MEANINGS, describe
+from mdashcore.cli.exits import EXIT_MEANINGS, report
 from mdashcore.cli.groups import CommandPlace, LazyGroup
 from mdashcore.cli.text import examples
 
@@ -80,12 +80,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         code = cli.main(args, prog_name="mdash", standalone_mode=False)
     except BaseException as exc:
-        found = describe(exc)
-        if found is None:
-            raise
-        line, code = found
-        if line:
-            click.echo(f"Error: {line}", err=True)
+        code = report(exc)
         _drop_output_if_unread()
     return int(code or 0)
 

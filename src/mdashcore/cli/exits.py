@@ -12,7 +12,7 @@ import click
 from mdashcore._errors import InvalidAnswer, InvalidInput, LimitReached, MdashError, StorageError, status_of
 from mdashcore.cli.text import printable
 
-__all__ = ["EXIT_MEANINGS", "CliError", "Exit", "describe", "exit_of_error", "exit_of_status"]
+__all__ = ["EXIT_MEANINGS", "CliError", "Exit", "describe", "exit_of_error", "exit_of_status", "report"]
 
 
 class Exit(IntEnum):
@@ -90,6 +90,17 @@ def describe(error: BaseException) -> tuple[str, Exit] | None:
     if None in found:
         return None
     return next((one for one in found if one is not None), None)
+
+
+def report(error: BaseException) -> Exit:
+    """Write the line for an error to stderr. Returns the exit code. A defect of this program is raised again."""
+    found = describe(error)
+    if found is None:
+        raise error
+    line, code = found
+    if line:
+        click.echo(f"Error: {line}", err=True)
+    return code
 
 
 def _describe(error: BaseException) -> tuple[str, Exit] | None:

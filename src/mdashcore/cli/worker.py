@@ -11,9 +11,7 @@ import signal
 import socket
 import sys
 
-import click
-
-from mdashcore.cli.exits import Exit, describe
+from mdashcore.cli.exits import Exit, report
 
 __all__ = ["main"]
 
@@ -27,13 +25,7 @@ def main() -> int:
 
         trio.run(_work, _channel_socket())
     except BaseException as exc:
-        found = describe(exc)
-        if found is None:
-            raise
-        line, code = found
-        if line:
-            click.echo(f"Error: {line}", err=True)
-        return code
+        return report(exc)
     return Exit.OK
 
 
