@@ -64,20 +64,13 @@ async def use_everything(backend: Backend) -> None:
             assert await anext(messages) == b"hello"
 
 
-@pytest.mark.usefixtures("short_queues")
-class TestRedis(BackendSuite):
-    """The contract, on one server that has every write on disk before it answers."""
+class OneServer(BackendSuite):
+    """The contract, on one server, `server`, that has every write on disk before it answers."""
 
-    flood = 350  # more than short queues hold
-    topics = 200  # thousands are in the tests of faults
-
-    @pytest.fixture(autouse=True)
-    def _server(self, durable_redis: Any) -> None:
-        self.url = durable_redis.url
-        self.server = durable_redis
+    server: Any
 
     def open(self, name: str) -> AbstractAsyncContextManager[Backend]:
-        return open_backend(f"{self.url}/0?prefix={name}&durable=1")
+        return open_backend(f"{self.server.url}/0?prefix={name}&durable=1")
 
     @asynccontextmanager
     async def failing(self, name: str, backend: Backend) -> AsyncIterator[None]:
@@ -87,6 +80,18 @@ class TestRedis(BackendSuite):
             yield
         finally:
             await to_thread.run_sync(self.server.start)
+
+
+@pytest.mark.usefixtures("short_queues")
+class TestRedis(OneServer):
+    """The contract, on one server that has every write on disk before it answers."""
+
+    flood = 350  # more than short queues hold
+    topics = 200  # thousands are in the tests of faults
+
+    @pytest.fixture(autouse=True)
+    def _server(self, durable_redis: Any) -> None:
+        self.server = durable_redis
 
 
 @pytest.mark.usefixtures("short_queues")
@@ -107,7 +112,7 @@ class TestRedisCluster(BackendSuite):
 
 @pytest.mark.proof
 @pytest.mark.usefixtures("short_queues")
-class TestValkey(BackendSuite):
+class TestValkey(OneServer):
     """The contract, on a Valkey server."""
 
     flood = 350  # more than short queues hold
@@ -115,18 +120,6 @@ class TestValkey(BackendSuite):
     @pytest.fixture(autouse=True)
     def _server(self, valkey_server: Any) -> None:
         self.server = valkey_server
-
-    def open(self, name: str) -> AbstractAsyncContextManager[Backend]:
-        return open_backend(f"{self.server.url}/0?prefix={name}&durable=1")
-
-    @asynccontextmanager
-    async def failing(self, name: str, backend: Backend) -> AsyncIterator[None]:
-        """The server is killed, and started again."""
-        await to_thread.run_sync(self.server.kill)
-        try:
-            yield
-        finally:
-            await to_thread.run_sync(self.server.start)
 
 
 # What the URL says
