@@ -14,7 +14,6 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from importlib.util import find_spec
@@ -25,6 +24,7 @@ from typing import Any
 import anyio
 import ports
 import pytest
+from waiting import wait_until
 
 READY = b"Ready to accept connections"
 READY_CLUSTER = re.compile(rb"cluster_state:ok\r\ncluster_slots_assigned:16384\r\ncluster_slots_ok:16384\r\n")
@@ -390,14 +390,6 @@ def _told(sentinel: RedisServer) -> list[bytes]:
     except (OSError, RuntimeError):
         return []
     return told
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
-    """Ask until it is so: another process sets no event of ours."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to be so"
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="session")
