@@ -73,7 +73,12 @@ def counted(function: Callable[[int], object]) -> Piece:
     return piece
 
 
-def report() -> Piece:
+def looked_at() -> Piece:
+    """The same while the account has a summary, because its list or its home is looked at."""
+    return report(is_looked_at=True)
+
+
+def report(*, is_looked_at: bool = False) -> Piece:
     """A report as the hub handles it: from a frame to the frames for the device and for a subscriber."""
     from mdash_backends.memory import open_memory
     from mdashcore import Connection, RequestReceived
@@ -83,7 +88,10 @@ def report() -> Piece:
     opened: AbstractAsyncContextManager[Backend] = open_memory("memory://")
     hub = Hub(run(opened.__aenter__()), now=time.time, monotonic=time.monotonic, entropy=os.urandom)  # type: ignore[arg-type]
     key = DeviceKey("account", "device")
+    run(hub.create_device(key.account, key.id))
     run(hub.shadows.update(key, document()))
+    if is_looked_at:
+        run(hub.summaries.of(key.account))
     connection, session = Connection(), DeviceSession(hub, key)
     deltas: list[Any] = []
 
@@ -179,6 +187,7 @@ def codec() -> Piece:
 
 PIECES = {
     "report": report,
+    "report, looked at": looked_at,
     "connection": connection,
     "shadow update": shadow_update,
     "stored form": stored_form,

@@ -143,6 +143,8 @@ class Device:
     """
     tags: dict[str, Any] = attrs.field(factory=dict)
     """Names with text or `True`, as `mdashcore.tags` checks them."""
+    is_announced: bool = True
+    """Whether the notification of its registration was stored. Only an import that was interrupted leaves it out."""
 
     @property
     def key(self) -> DeviceKey:

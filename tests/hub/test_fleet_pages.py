@@ -82,6 +82,9 @@ class Fleet:
             elif kind == "report":
                 await hub.registry.get(key)
                 ota = {"fw_version": VERSIONS[value % len(VERSIONS)], "is_committed": value % 2 == 0}
+                if value > 18:
+                    await hub.shadows.update(key, {"state": None if value == 19 else {"reported": None}})
+                    return
                 await hub.shadows.update(key, {"state": {"reported": {"ota": ota, "t": value}}})
         except NotFound:
             return
@@ -504,6 +507,43 @@ def test_the_rows_in_memory_are_bounded(tools, fleet, monkeypatch):
             await fleet.rows("name")
         assert fleet.hub.summaries.get("alice") is None
         assert len(await fleet.rows("id")) == 6
+
+    tools.run(run())
+
+
+@pytest.mark.parametrize("reread", [500, 1], ids=["each-record", "one-scan"])
+def test_a_summary_at_its_bound_stays_when_devices_are_replaced(tools, fleet, monkeypatch, reread):
+    """Whatever is read first, the new devices or that others are gone: only what is left at the end counts."""
+    monkeypatch.setattr(summaries, "MAX_ROWS", 6)
+    monkeypatch.setattr(summaries, "MAX_REREAD", reread)
+
+    async def run():
+        for id in IDS[3:9]:
+            await fleet.change(("create", id, 1))
+        kept = await fleet.hub.summaries.of("alice")
+        for old, new in zip(IDS[3:6], [*IDS[:2], IDS[10]], strict=True):
+            await fleet.change(("remove", old, 1))
+            await fleet.change(("create", new, 2))
+        assert await fleet.hub.summaries.of("alice") is kept
+        assert sorted(kept.rows) == sorted(await fleet.ids())
+        await fleet.change(("create", IDS[11], 1))
+        with pytest.raises(TooLarge):
+            await fleet.hub.summaries.of("alice")
+        await fleet.change(("remove", IDS[11], 1))
+        assert sorted((await fleet.hub.summaries.of("alice")).rows) == sorted(await fleet.ids())
+
+    tools.run(run())
+
+
+def test_a_device_that_was_never_announced_is_found(tools, fleet):
+    """A process that has stored it was killed before it had stored the notification."""
+
+    async def run():
+        await fleet.change(("create", "d1", 1))
+        await fleet.rows("name")
+        await fleet.hub.registry.create("alice", "d2", "Lamp 2")
+        await fleet.change(("report", "d2", 2))
+        assert [row.id for row in await fleet.rows("-fw_version")] == ["d2", "d1"]
 
     tools.run(run())
 

@@ -23,7 +23,7 @@ from mdashcore._errors import (
 )
 from mdashcore.hub import Hub, HubObserver, LogQuery
 from mdashcore.hub.device_session import DEVICE_METHODS, DeviceSession, is_progress
-from mdashcore.identity import DeviceKey
+from mdashcore.identity import DeviceKey, hash_token
 from mdashcore.testing import ConnectionPair
 
 
@@ -194,6 +194,32 @@ def test_a_removal_of_a_device_that_is_stopped_anywhere(tools, make, why):
         assert not hub.backend.documents.inner._collections["token_owners"], steps
         if again is None:
             assert ("deleted", "d1") in log(tools, hub), steps
+        if not stopped:
+            return
+
+
+@pytest.mark.parametrize("why", [0, 1])
+def test_an_import_of_a_device_that_is_stopped_anywhere(tools, make, why):
+    """The next try announces the device, if the first one has not. What the device has done meanwhile stays."""
+    key, token = DeviceKey("alice", "d1"), "Q2hhbmdlIG1lIQ-8f2a9c"
+    for steps in count(1):
+        hub, _ = make()
+        tools.run(hub.shadows.update(key, desired(old=True)))  # what an earlier device of the id has left
+        tools.run(hub.summaries.of("alice"))
+        stopped = tools.stop(hub.adopt_device("alice", "d1", hash_token(token), "Pump"), steps, tools.stops[why]())
+        is_valid = not isinstance(outcome(tools, hub.registry.authenticate(token)), Unauthenticated)
+        if is_valid:
+            tools.run(hub.presence.claim(key, "node"))
+            tools.run(hub.shadows.update(key, desired(new=True)))
+        assert tools.run(hub.adopt_device("alice", "d1", hash_token(token), "Pump")) is not is_valid, steps
+        assert tools.run(hub.registry.get(key)).is_announced, steps
+        assert ("created", "d1") in log(tools, hub), steps
+        row = tools.run(hub.summaries.of("alice")).rows["d1"]
+        assert (row.name, row.online) == ("Pump", is_valid), steps
+        assert tools.run(hub.shadows.get(key)).desired == ({"new": True} if is_valid else None), steps
+        announced = len(log(tools, hub))
+        assert not tools.run(hub.adopt_device("alice", "d1", hash_token(token))), steps
+        assert len(log(tools, hub)) == announced, steps
         if not stopped:
             return
 

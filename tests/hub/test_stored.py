@@ -153,7 +153,7 @@ async def test_what_is_not_known_goes_when_the_document_is_next_written():
     assert b"added_later" in (await backend.documents.get("devices", "alice/lamp")).body
     await hub.rename_device(LAMP, "Lantern")
     body = json.loads((await backend.documents.get("devices", "alice/lamp")).body)
-    assert body == FIRST["documents"]["devices"]["alice/lamp"] | {"name": "Lantern", "tags": {}}
+    assert body == FIRST["documents"]["devices"]["alice/lamp"] | {"name": "Lantern", "tags": {}, "is_announced": True}
 
 
 async def test_a_backup_of_a_newer_version_is_refused():

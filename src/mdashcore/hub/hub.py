@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, Protocol
 
 from mdashcore import _json, identity, notifications
@@ -269,7 +270,8 @@ class Hub:
     ) -> CreatedDevice:
         """Register a device and notify subscribers. Raises the same errors as `Registry.create`."""
         created = await self.registry.create(account, id, name, tags)
-        await self._begin(created.device)
+        await self._forget(created.device.key)  # what an earlier device of that id reported during its removal
+        await self._announce(created.device)
         return created
 
     async def adopt_device(
@@ -277,16 +279,18 @@ class Hub:
     ) -> bool:
         """Register a device with a token that another service has made, and notify subscribers.
 
+        Called again after an interruption, it does what is left to do. Subscribers may be notified twice then.
+
         Returns whether the device is new. Raises the same errors as `Registry.adopt`.
         """
-        device, is_new = await self.registry.adopt(account, id, token_hash, name, tags)
-        if is_new:
-            await self._begin(device)
+        device, is_new = await self.registry.adopt(account, id, token_hash, name, tags, prepare=self._forget)
+        if not device.is_announced:
+            await self._announce(device)
+            with suppress(NotFound):  # removed meanwhile
+                await self.registry.set_announced(device.key)
         return is_new
 
-    async def _begin(self, device: Device) -> None:
-        """Remove what an earlier device of that id may have reported during its removal, and notify subscribers."""
-        await self._forget(device.key)
+    async def _announce(self, device: Device) -> None:
         data = _json.encode({"name": device.name} | ({"tags": device.tags} if device.tags else {}))
         await self.feed.emit(device.account, notifications.CREATED, device.id, data)
 
@@ -374,11 +378,12 @@ class Hub:
             observer.build_reported(key, build)
 
     def _notified(self, account: str, item: FeedItem) -> None:
-        self.summaries.on_notification(account, item)
+        self.summaries.on_emitted(account, item)
         for observer in self._observers:
             observer.notified(account, item)
 
     def _shadow_changed(self, key: DeviceKey, change: Change) -> None:
+        self.summaries.on_shadow_changed(key, change)
         for observer in self._observers:
             observer.shadow_changed(key, change)
 

@@ -90,12 +90,23 @@ class Registry:
         return CreatedDevice(device, token)
 
     async def adopt(
-        self, account: str, id: str, token_hash: str, name: str | None = None, tags_: object = None
+        self,
+        account: str,
+        id: str,
+        token_hash: str,
+        name: str | None = None,
+        tags_: object = None,
+        *,
+        prepare: Callable[[DeviceKey], Awaitable[object]] | None = None,
     ) -> tuple[Device, bool]:
         """Register a device with a token that another service has made.
 
+        The device has its token already, and may connect as soon as it is stored. The caller announces a device that
+        is not yet, and then calls `set_announced`.
+
         Args:
             token_hash: as `identity.hash_foreign_token` returns it.
+            prepare: awaited before a new device is stored.
 
         Returns:
             The device, and whether it is new. One that has this token already is returned as it is.
@@ -106,7 +117,8 @@ class Registry:
         """
         key = DeviceKey(account, id)
         name = key.id if name is None else identity.check_label(name)
-        device = Device(account, key.id, name, token_hash, self._now(), tags=dict(tags.merge({}, tags_)))
+        labels = dict(tags.merge({}, tags_))
+        device = Device(account, key.id, name, token_hash, self._now(), tags=labels, is_announced=False)
         found = await self.records.get(str(key))
         if found is not None and found.value.token_hash == token_hash:
             await self._claim_token(key, token_hash)
@@ -114,6 +126,8 @@ class Registry:
         if found is not None:
             raise AlreadyExists(f"there is a device {key.id!r} already, with another token")
         claimed = await self._claim_token(key, token_hash)
+        if prepare is not None:
+            await prepare(key)
         await self._put_new(key, device)
         try:  # again: an import that has read the entry before there was the device cannot replace the new one
             await self._enter_token(key, token_hash, claimed)
@@ -122,6 +136,10 @@ class Registry:
             await self._count_one_less(account)
             raise
         return device, True
+
+    async def set_announced(self, key: DeviceKey) -> None:
+        """Note that the registration of an adopted device was announced. Raises `NotFound`."""
+        await self._change(key, lambda device: attrs.evolve(device, is_announced=True))
 
     async def _put_new(self, key: DeviceKey, device: Device) -> None:
         """Store a device that there is not yet, and count it. Raises `AlreadyExists` and `LimitReached`."""

@@ -19,12 +19,14 @@ import msgspec
 from mdashcore import _json, notifications
 from mdashcore._errors import Damaged, TooLarge
 from mdashcore.hub.event_log import EventLog
-from mdashcore.hub.feed import FeedItem
+from mdashcore.hub.feed_item import EventItem, FeedItem
 from mdashcore.hub.fleet.presence_history import PresenceHistory
 from mdashcore.hub.fleet.rows import PARTS, DeviceRow, ReportedBuild, build_size, row_size
 from mdashcore.hub.pausing import Pause, never_pause
 from mdashcore.hub.records.contention import Contention, KeyedLocks
 from mdashcore.hub.records.store import Records, scoped
+from mdashcore.identity import DeviceKey
+from mdashcore.shadow import CLEARED, Change
 from mdashcore.storage import DocumentStore
 
 __all__ = ["MAX_ROWS", "UNUSED_TIME", "AccountSummary", "Summaries"]
@@ -40,6 +42,8 @@ MAX_REREAD: Final = 500  # records that are read again one by one: beyond, one s
 MAX_LOADS: Final = 3  # readings of a summary, if notifications are missed meanwhile: the first is a short one
 
 MAX_FLAPPING: Final = 256  # devices whose presence is read again at each look, because not each change is notified
+
+MAX_EXCESS: Final = 2  # times its bounds that a summary may be while changes are read: they may remove as much again
 
 FLAPPING_TIME: Final = 3600.0  # seconds without a notification of several changes, after which a device is calm
 
@@ -60,6 +64,7 @@ _UPDATED: Final = b'{"name":"updated",'
 _SHADOW: Final = b'"data":{"shadow":'
 _SHADOW_BEFORE: Final = 256  # bytes of a frame by which its data begin: an id has 128
 _OTA: Final = b'"ota"'
+_CLEARED: Final = (b'"reported":null', b'"state":null')  # removes the build too
 _CHANGES: Final = b'{"changes":'
 
 _SIZED_PARTS: Final = ("device", "update")
@@ -89,6 +94,8 @@ class AccountSummary:
         self._flapping: OrderedDict[str, float] = OrderedDict()
         self._reads_presence = True
         """Whether presence is being read: then what was read may be older than a notification."""
+        self._excess = 1
+        """How many times its bounds the summary may be at present."""
 
     @property
     def waiting(self) -> int:
@@ -98,11 +105,11 @@ class AccountSummary:
     def receive(self, item: FeedItem) -> None:
         """Note what a notification of the account has changed. A notification may come twice. Never waits."""
         frame = item.frame
-        if frame.startswith(_RPC):
-            return
         if frame.startswith(_UPDATED) and frame.find(_SHADOW, 0, _SHADOW_BEFORE) >= 0:
-            if _OTA in frame:
-                self._stale["shadow"].add(notifications.head(frame).id)
+            if _OTA in frame or any(each in frame for each in _CLEARED):
+                self.mark("shadow", notifications.head(frame).id)
+            return
+        if frame.startswith(_RPC):
             return
         event = _read_event(frame)
         if self.history is not None:
@@ -110,12 +117,22 @@ class AccountSummary:
         if event.name in (notifications.ONLINE, notifications.OFFLINE):
             self._receive_presence(event, item.offset)
         elif event.name in (notifications.CREATED, notifications.DELETED):
-            for stale in self._stale.values():
-                stale.add(event.id)
+            self._mark_whole(event.id)
         elif event.name == notifications.UPDATED:
-            self._stale["device"].add(event.id)
+            self.mark("device", event.id)
         elif event.name.startswith("ota."):
-            self._stale["update"].add(event.id)
+            self.mark("update", event.id)
+
+    def mark(self, part: str, id: str) -> None:
+        """Read a part of a device before the next look, or all of it if its registration was never announced."""
+        if id in self.rows:
+            self._stale[part].add(id)
+        else:
+            self._mark_whole(id)
+
+    def _mark_whole(self, id: str) -> None:
+        for stale in self._stale.values():
+            stale.add(id)
 
     def _receive_presence(self, event: _Event, offset: int) -> None:
         if bytes(event.data).startswith(_CHANGES):
@@ -125,7 +142,7 @@ class AccountSummary:
                 self._flapping.popitem(last=False)
         row = self.rows.get(event.id)
         if row is None or self._reads_presence:
-            self._stale["presence"].add(event.id)
+            self.mark("presence", event.id)
         if row is None or offset <= row.presence_offset:
             return
         row.presence_offset = offset
@@ -168,6 +185,7 @@ class AccountSummary:
         self._stale["presence"].update(self._flapping)
         # All parts together: those of a device that is created meanwhile are read together with its row, the next time.
         stale, self._stale = self._stale, {name: set() for name in PARTS}
+        self._excess = MAX_EXCESS
         try:
             for part in PARTS:
                 self._reads_presence = part == "presence"
@@ -183,6 +201,8 @@ class AccountSummary:
             raise
         finally:
             self._reads_presence = False
+            self._excess = 1
+        self._check_bounds()  # once the removed devices are gone too
 
     async def _scan(self, part: str, pause: Pause, *, is_last: bool = True) -> None:
         """Read a part of all rows. Stops early if the summary is lost, unless this is the last reading."""
@@ -220,8 +240,6 @@ class AccountSummary:
                     self.size -= row.size
                 return
             if row is None:
-                if len(self.rows) >= MAX_ROWS:
-                    raise TooLarge(f"the account has more than {MAX_ROWS} devices: they can be listed by id alone")
                 row = self.rows[id] = DeviceRow(id, id)
                 self.size += row.size
         if row is None:
@@ -234,7 +252,13 @@ class AccountSummary:
             self.size -= row.size
             row.size = row_size(row)
             self.size += row.size
-        if self.size > MAX_SUMMARY_BYTES:
+        self._check_bounds()
+
+    def _check_bounds(self) -> None:
+        """Raise `TooLarge` if the summary has more rows or bytes than it may have at present."""
+        if len(self.rows) > self._excess * MAX_ROWS:
+            raise TooLarge(f"the account has more than {MAX_ROWS} devices: they can be listed by id alone")
+        if self.size > self._excess * MAX_SUMMARY_BYTES:
             raise TooLarge(
                 f"the names, tags and builds of the account's devices are more than {MAX_SUMMARY_BYTES >> 20} MiB: "
                 "they can be listed by id alone"
@@ -305,7 +329,7 @@ class Summaries:
                 try:
                     await summary.refresh(self._now(), pause)
                 except TooLarge:
-                    self.forget(account)  # the next look reads what there is: some may have been removed
+                    self.forget(account)
                     raise
         finally:
             self._turns.release(account)
@@ -351,6 +375,19 @@ class Summaries:
                 self.forget(account)
             raise
         return summary
+
+    def on_shadow_changed(self, key: DeviceKey, change: Change) -> None:
+        """Note an update of a shadow by this process. One that is not about firmware costs a look at its keys."""
+        summary = self._accounts.get(key.account)
+        if summary is not None:
+            patch = change.reported
+            if patch is CLEARED or (patch is not None and "ota" in patch):
+                summary.mark("shadow", key.id)
+
+    def on_emitted(self, account: str, item: FeedItem) -> None:
+        """Note a notification of this process. `on_shadow_changed` tells of shadows."""
+        if type(item) is EventItem:
+            self.on_notification(account, item)
 
     def on_notification(self, account: str, item: FeedItem) -> None:
         """Note a notification of any node."""

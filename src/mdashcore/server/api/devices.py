@@ -150,7 +150,8 @@ async def create_device() -> Response:
         raise InvalidInput("a token is generated, it cannot be chosen")
     members(value, NewDevice)
     hub = service().hub
-    created = await hub.create_device(principal().account, value.get("id"), value.get("name"), value.get("tags"))
+    account, id, name, labels = principal().account, value.get("id"), value.get("name"), value.get("tags")
+    created = await finish(lambda: hub.create_device(account, id, name, labels))
     shadow = await hub.shadows.get(created.device.key)
     document = device_document(service(), ListedDevice(created.device, OFFLINE_RECORD, shadow))
     registered: RegisteredDevice = {**document, "token": created.token}
