@@ -71,7 +71,8 @@ class RedisClient:
         """Send a command. Returns its answer, with texts as bytes.
 
         Args:
-            slot: the slot of its keys, or `ANY_SLOT`.
+            slot: the slot of its keys, or `ANY_SLOT`. If too many calls are under way, it waits in a line with the
+                calls for the same slot, which are those for one collection or one log.
         """
         node, asking, redirects = self._owners.get(slot, self._home), False, 0
         lost: StorageError | None = None
@@ -79,7 +80,7 @@ class RedisClient:
         while redirects <= MAX_REDIRECTS:
             redirects += 1
             try:
-                return await node.call(*command, asking=asking)
+                return await node.call(*command, line=slot, asking=asking)
             except MovedError as exc:
                 node = self._owners[slot] = self._node(exc, node)
                 asking = False

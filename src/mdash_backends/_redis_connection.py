@@ -8,7 +8,7 @@ caller gets one. Commands are short here, so one connection can carry them all: 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Sequence
 from typing import Any, Final
 
 import anyio
@@ -17,6 +17,7 @@ from anyio.abc import TaskGroup
 from coredis.connection import BaseConnection, TCPLocation
 from coredis.exceptions import ConnectionError as ConnectionLost
 
+from mdash_backends._redis_places import Places
 from mdash_backends._redis_servers import REDIS_FAILURES, RedisHome, RedisServer, reason
 
 __all__ = ["MAX_IN_FLIGHT", "NodeConnection", "NotConnected"]
@@ -39,8 +40,9 @@ class NotConnected(ConnectionLost):
 class NodeConnection:
     """The connection to one node, which all callers share.
 
-    Callers are served in turn, however many there are, as long as the server goes on answering. When
-    the connection fails, all waiting callers fail with it: each would only find out the same, one after the other.
+    Callers are served in turn, however many there are, as long as the server goes on answering: those of each line in
+    order, and the lines by turns. When the connection fails, all waiting callers fail with it: each would only find out
+    the same, one after the other.
 
     Args:
         on_connected: runs in a task of its own whenever a connection has been made.
@@ -52,7 +54,7 @@ class NodeConnection:
         self.home = home
         self._tasks = tasks
         self._on_connected = on_connected
-        self._room = anyio.Semaphore(MAX_IN_FLIGHT, fast_acquire=True)
+        self._places = Places(MAX_IN_FLIGHT)
         self._failures = 0
         self._failure = ""
         self._connection: BaseConnection | None = None
@@ -81,14 +83,15 @@ class NodeConnection:
         if self._connection is not None:
             self._connection.invalidate()
 
-    async def call(self, *command: bytes | int, asking: bool = False) -> Any:
+    async def call(self, *command: bytes | int, line: Hashable = None, asking: bool = False) -> Any:
         """Send a command and return its answer, or raise one of `REDIS_FAILURES`, in time.
 
         Args:
+            line: the line in which it waits for its turn, if it has to.
             asking: the node is to answer although it does not own the slot yet (Redis Cluster specification, "ASK
                 redirection").
         """
-        await self._enter()
+        await self._enter(line)
         try:
             return await self._ask(command, asking=asking)
         except REDIS_FAILURES as exc:
@@ -97,22 +100,21 @@ class NodeConnection:
                 self._failure = reason(exc)
             raise
         finally:
-            self._room.release()
+            self._places.release()
 
-    async def _enter(self) -> None:
+    async def _enter(self, line: Hashable) -> None:
         """Take one of the places. If all are taken, wait in line."""
+        if self._places.acquire_nowait():
+            return
         failures = self._failures
         try:
-            self._room.acquire_nowait()
-        except anyio.WouldBlock:
-            try:
-                with anyio.fail_after(MAX_WAIT):
-                    await self._room.acquire()
-            except TimeoutError as exc:
-                raise TimeoutError(f"so many calls wait that this one had no turn within {MAX_WAIT:g} s") from exc
-            if self._failures != failures:
-                self._room.release()
-                raise ConnectionLost(self._failure) from None
+            with anyio.fail_after(MAX_WAIT):
+                await self._places.acquire(line)
+        except TimeoutError as exc:
+            raise TimeoutError(f"so many calls wait that this one had no turn within {MAX_WAIT:g} s") from exc
+        if self._failures != failures:
+            self._places.release()
+            raise ConnectionLost(self._failure)
 
     async def _ask(self, command: Sequence[bytes | int], *, asking: bool) -> Any:
         connection = await self._connected()

@@ -441,6 +441,34 @@ def test_what_waits_for_an_answer_is_bounded(server: Any, run_long: Run) -> None
     run_long(test)
 
 
+def test_a_crowd_in_one_collection_does_not_hold_up_another(server: Any, run: Run) -> None:
+    """A sign of life is written while thousands of calls wait to read other documents: it has its turn among lines."""
+    crowd, done = 20 * MAX_IN_FLIGHT, 0
+
+    async def test() -> None:
+        begun, all_wait = 0, anyio.Event()
+
+        async def read() -> None:
+            nonlocal begun, done
+            begun += 1
+            if begun == crowd:
+                all_wait.set()
+            await backend.documents.get("presence", "k")
+            done += 1
+
+        async with open_backend(server.url) as backend:
+            await backend.documents.put("nodes", "this", b"1")  # the server knows the script from now on
+            async with anyio.create_task_group() as tasks:
+                for _ in range(crowd):
+                    tasks.start_soon(read)
+                await all_wait.wait()
+                await backend.documents.put("nodes", "this", b"2")
+                assert done < crowd / 4
+            assert done == crowd
+
+    run(test)
+
+
 def test_callers_that_give_up(server: Any, run_long: Run) -> None:
     """Callers that are cancelled while the server does not answer, or is away, take nothing with them."""
 
