@@ -17,7 +17,7 @@ from anyio.abc import TaskGroup
 from coredis.connection import BaseConnection, TCPLocation
 from coredis.exceptions import ConnectionError as ConnectionLost
 
-from mdash_backends._redis_places import Places
+from mdash_backends._redis_places import CallPlaces
 from mdash_backends._redis_servers import REDIS_FAILURES, RedisHome, RedisServer, reason
 
 __all__ = ["MAX_IN_FLIGHT", "NodeConnection", "NotConnected"]
@@ -54,7 +54,7 @@ class NodeConnection:
         self.home = home
         self._tasks = tasks
         self._on_connected = on_connected
-        self._places = Places(MAX_IN_FLIGHT)
+        self._places = CallPlaces(MAX_IN_FLIGHT)
         self._failures = 0
         self._failure = ""
         self._connection: BaseConnection | None = None

@@ -13,14 +13,14 @@ from typing import TypeAlias
 
 import anyio
 
-__all__ = ["Places"]
+__all__ = ["CallPlaces"]
 
-_Line: TypeAlias = OrderedDict[anyio.Event, None]
+_CallLine: TypeAlias = OrderedDict[anyio.Event, None]
 """The calls that wait in a line, each with the event that gives it a place. A call that gives up leaves from anywhere.
 """
 
 
-class Places:
+class CallPlaces:
     """A number of places, which tasks take and release.
 
     Args:
@@ -29,7 +29,7 @@ class Places:
 
     def __init__(self, most: int) -> None:
         self._free = most
-        self._lines: OrderedDict[Hashable, _Line] = OrderedDict()  # the one whose turn is next is the first
+        self._lines: OrderedDict[Hashable, _CallLine] = OrderedDict()  # the one whose turn is next is the first
 
     def acquire_nowait(self) -> bool:
         """Take a place if one is free: no task waits then. Returns whether it was taken."""

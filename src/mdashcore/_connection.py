@@ -170,6 +170,11 @@ class Connection:
         """The id of the next call: the `first_id` of a connection that follows this one on the same transport."""
         return self._next_id
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call and no request waits for its answer, and no frame waits to be sent."""
+        return not (self._calls or self._requests or self._outbox)
+
     # In
 
     def receive_data(self, frame: bytes | bytearray | memoryview | str) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from mdash_backends._redis_places import Places
+from mdash_backends._redis_places import CallPlaces
 
 MOST = 3
 
@@ -28,7 +28,7 @@ class Calls:
     """Calls, each a task that takes a place and holds it until it ends."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
-        self.places = Places(MOST)
+        self.places = CallPlaces(MOST)
         self.nursery = nursery
         self.served: list[tuple[str, int]] = []
         self.begun: defaultdict[str, int] = defaultdict(int)

@@ -25,10 +25,12 @@ from mdashcore._errors import (
     Unauthenticated,
 )
 from mdashcore.hub import Hub
+from mdashcore.hub.fleet.summaries import UNFOLLOWED_TIME
 from mdashcore.hub.nodes import BEAT_INTERVAL, DEAD_AFTER
 from mdashcore.identity import Device, DeviceKey
 from mdashcore.notifications import decode
 from mdashcore.storage import SHARED, Backend
+from mdashcore.trio.cluster import peers as peers_module
 from mdashcore.trio.cluster.interests import LINGER
 from mdashcore.trio.cluster.notices import SENDERS
 from mdashcore.trio.cluster.peers import MAX_INBOX
@@ -544,6 +546,30 @@ async def test_no_node_is_dead_because_the_store_was_away(autojump_clock: Any, c
     assert await cluster.told() == ["online"]
 
 
+async def test_the_devices_of_a_dead_node_that_is_back_are_left_to_it(
+    autojump_clock: Any, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Storing them as offline takes a while; it stops when the node gives a sign of life again."""
+    here, _ = cluster.nodes
+    release, number = here.hub.presence.release, 1000
+
+    async def slowly(*arguments: Any, **options: Any) -> bool:
+        await trio.sleep(1)
+        return await release(*arguments, **options)
+
+    monkeypatch.setattr(here.hub.presence, "release", slowly)
+    await here.hub.nodes.join("ghost")
+    for place in range(number):
+        await here.hub.presence.claim(DeviceKey("alice", f"d{place}"), "ghost")
+    await trio.sleep(DEAD_AFTER + BEAT_INTERVAL + 2)
+    assert await cluster.told()
+    await here.hub.nodes.join("ghost")
+    await trio.sleep(2 * BEAT_INTERVAL)
+    released = len(await cluster.told())
+    await trio.sleep(DEAD_AFTER / 2)
+    assert len(await cluster.told()) == released < number
+
+
 async def test_a_node_that_was_taken_for_dead_has_devices_connect_again(autojump_clock: Any, cluster: Cluster) -> None:
     """Those that others have stored as offline, spread over a time: the rest keep their connection."""
     here, there = cluster.nodes
@@ -554,7 +580,7 @@ async def test_a_node_that_was_taken_for_dead_has_devices_connect_again(autojump
     await here.hub.presence.release(device.key, there.devices[device.key].session, 0.0)
     await here.hub.presence.release(DeviceKey("alice", "more2"), 1, 0.0)
     await here.hub.nodes.leave(there.id)
-    assert await first.close_code() == 1013
+    assert await first.close_code() == 1013  # not before the others have had time to see that it lives
     await trio.testing.wait_all_tasks_blocked()
     assert len(there.devices) == 3  # the other one follows later
     await trio.sleep(EXPELLED_CHECK_TIME)
@@ -762,3 +788,68 @@ async def test_a_defect_takes_no_node_down(
     monkeypatch.setattr(here.hub.nodes, "check", crash)
     await trio.sleep(3 * DEAD_AFTER)
     assert await here.hub.nodes.ids() == {here.id, there.id}
+
+
+async def test_a_summary_without_a_topic_is_read_again(autojump_clock: Any, cluster: Cluster) -> None:
+    """As many topics are read as may be: what other nodes change in a further account is seen within seconds, and its
+    place among those that wait for a topic is not lost by that.
+    """
+    here, there = cluster.nodes
+    inbox = here.others.inbox
+    assert inbox is not None
+    inbox.feeds._most = 1
+    with inbox.feeds.hold("bob"):
+        await cluster.register("d1")
+        assert set((await here.hub.summaries.of("alice")).rows) == {"d1"}
+        with inbox.feeds.hold("carol"):
+            for number in range(2, 5):
+                await there.hub.create_device("alice", f"d{number}")
+                await trio.sleep(UNFOLLOWED_TIME)
+                assert len((await here.hub.summaries.of("alice")).rows) == number
+    await trio.sleep(1)
+    assert "feed.alice" in heard(here).topics
+    summary = await here.hub.summaries.of("alice")
+    await there.hub.create_device("alice", "d9")
+    await trio.sleep(2 * UNFOLLOWED_TIME)
+    assert await here.hub.summaries.of("alice") is summary  # it has a topic now, and is not read again
+    assert "d9" in summary.rows
+
+
+async def test_a_link_with_a_call_in_flight_is_kept(
+    autojump_clock: Any, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many other nodes there are: those over which nothing is under way are forgotten first, and a late answer
+    to a call of a forgotten link is not taken for one of the next link's.
+    """
+    here, there = cluster.nodes
+    monkeypatch.setattr(peers_module, "MAX_IDLE_PEERS", 3)
+    client = await cluster.connect(there, await cluster.register())
+    inbox = here.others.inbox
+    assert inbox is not None
+    key, answers = DeviceKey("alice", "d1"), []
+
+    async def call() -> None:
+        answers.append(await here.calls.call(key, "Slow", timeout=100))
+
+    cluster.nursery.start_soon(call)
+    request = await client.expect("Slow")
+    for number in range(20):
+        inbox.peers.notify(f"other{number}", "Nothing", None)
+        await trio.testing.wait_all_tasks_blocked()
+    assert len(inbox.peers._links) == 3
+    await client.send({"id": request["id"], "result": 1})
+    await trio.testing.wait_all_tasks_blocked()
+    assert answers == [b"1"]
+    with pytest.raises(CallTimeout):
+        await inbox.peers.call("other0", "Slow", b"{}", timeout=1)
+    for number in range(20):
+        inbox.peers.notify(f"other{number + 1}", "Nothing", None)
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def answer_the_first() -> None:
+        await trio.sleep(0.5)
+        inbox.peers._receive(b'other0 {"id":1,"result":"late"}')
+
+    cluster.nursery.start_soon(answer_the_first)
+    with pytest.raises(CallTimeout):
+        await inbox.peers.call("other0", "Slow", b"{}", timeout=1)

@@ -18,6 +18,7 @@ from mdashcore import notifications, ota
 from mdashcore.hub import Hub
 from mdashcore.hub.feed import FeedItem
 from mdashcore.hub.leases import Leases
+from mdashcore.hub.nodes import BEAT_INTERVAL
 from mdashcore.identity import DeviceKey
 from mdashcore.shadow import Change
 from mdashcore.storage import SHARED
@@ -204,9 +205,9 @@ class Node:
         self.background.spawn(lambda: self.background.persist(self.update_supervisor.resume_all))
 
     async def _check_expelled(self) -> None:
-        """Check all devices, several times: the other nodes may still be storing them as offline."""
-        for _ in range(4):  # together as long as the check in turn takes
-            await self.devices.check_slowly(EXPELLED_CHECK_TIME)
+        """Check all devices, once the other nodes have seen that this one lives, and store none as offline any more."""
+        await trio.sleep(2 * BEAT_INTERVAL)
+        await self.devices.check_slowly(EXPELLED_CHECK_TIME)
 
     def _start(self) -> None:
         """Start the tasks that run as long as the node does."""

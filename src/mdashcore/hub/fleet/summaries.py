@@ -41,6 +41,9 @@ MAX_REREAD: Final = 500  # records that are read again one by one: beyond, one s
 
 MAX_LOADS: Final = 3  # readings of a summary, if notifications are missed meanwhile: the first is a short one
 
+UNFOLLOWED_TIME: Final = 15.0  # seconds after which a summary is read anew whose notifications of other nodes are not
+# received, because the node reads as many topics as it may: a page reads its list as often
+
 MAX_FLAPPING: Final = 256  # devices whose presence is read again at each look, because not each change is notified
 
 MAX_EXCESS: Final = 2  # times its bounds that a summary may be while changes are read: they may remove as much again
@@ -74,10 +77,16 @@ class AccountSummary:
     """The devices of one account."""
 
     def __init__(
-        self, account: str, records: Mapping[str, Records[Any]], followed: AbstractContextManager[object]
+        self,
+        account: str,
+        records: Mapping[str, Records[Any]],
+        followed: AbstractContextManager[Callable[[], bool]],
+        loaded: float,
     ) -> None:
         self.account = account
         self._followed = followed
+        self._is_followed = followed.__enter__()
+        self._loaded = loaded
         self.rows: dict[str, DeviceRow] = {}
         self.used: float = 0.0
         """When it was last asked for, by the monotonic clock."""
@@ -101,6 +110,14 @@ class AccountSummary:
     def waiting(self) -> int:
         """The number of records that are read before the next look."""
         return sum(map(len, self._stale.values()))
+
+    def is_stale(self, now: float) -> bool:
+        """Return whether it has to be read anew.
+
+        Args:
+            now: seconds of the monotonic clock.
+        """
+        return self.lost or (now - self._loaded >= UNFOLLOWED_TIME and not self._is_followed())
 
     def receive(self, item: FeedItem) -> None:
         """Note what a notification of the account has changed. A notification may come twice. Never waits."""
@@ -158,7 +175,6 @@ class AccountSummary:
         Raises:
             TooLarge: the account has more devices than a summary may have.
         """
-        self._followed.__enter__()
         for reading in range(MAX_LOADS):
             self.lost = False
             self._reads_presence = True
@@ -299,8 +315,9 @@ class Summaries:
         self._monotonic = monotonic
         self._turns = KeyedLocks(contention)
         self._accounts: OrderedDict[str, AccountSummary] = OrderedDict()
-        self.follow: Callable[[str], AbstractContextManager[object]] = nullcontext
-        """Receives an account's notifications of other nodes for as long as a context lasts. A `Node` sets it."""
+        self.follow: Callable[[str], AbstractContextManager[Callable[[], bool]]] = _follow_none
+        """Receives an account's notifications of other nodes for as long as a context lasts, whose value returns
+        whether they are received now. A `Node` sets it."""
 
     def __len__(self) -> int:
         return len(self._accounts)
@@ -323,7 +340,7 @@ class Summaries:
             await self._turns.acquire(account, inf)
         try:
             summary = self._accounts.get(account)
-            if summary is None or summary.lost:
+            if summary is None or summary.is_stale(self._monotonic()):
                 summary = await self._load(account, pause)
             else:
                 try:
@@ -366,8 +383,9 @@ class Summaries:
             self._turns.release(account)
 
     async def _load(self, account: str, pause: Pause) -> AccountSummary:
-        self.forget(account)
-        summary = self._accounts[account] = AccountSummary(account, self._records, self.follow(account))
+        summary = AccountSummary(account, self._records, self.follow(account), self._monotonic())
+        self.forget(account)  # afterwards: so it keeps its topic, or its place among those that wait for one
+        self._accounts[account] = summary
         try:
             await summary.load(pause)
         except BaseException:
@@ -426,3 +444,8 @@ class Summaries:
                 number -= len(summary.rows)
                 size -= summary.size
                 self.forget(account)
+
+
+def _follow_none(account: str) -> AbstractContextManager[Callable[[], bool]]:
+    """Follow an account where there is no other process."""
+    return nullcontext(lambda: True)

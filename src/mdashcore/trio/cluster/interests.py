@@ -37,6 +37,8 @@ class _Interest:
     """Number of parts of the node that need it."""
     scope: trio.CancelScope | None = None
     """The scope of the task that reads it. Its deadline ends a topic that lingers."""
+    is_live: bool = False
+    """Whether the subscription has begun."""
 
     @property
     def lingers(self) -> bool:
@@ -90,8 +92,11 @@ class Interests:
         """The number of topics that are being read."""
         return self._reading
 
-    def hold(self, account: str) -> AbstractContextManager[None]:
-        """Read the topic of an account for as long as the context lasts. The subscription may begin a little later."""
+    def hold(self, account: str) -> AbstractContextManager[Callable[[], bool]]:
+        """Read the topic of an account for as long as the context lasts. The subscription may begin a little later.
+
+        The context's value returns whether it has begun: as long as it has not, all messages are missed.
+        """
         return _Hold(self, account)
 
     def _enter(self, account: str) -> _Interest:
@@ -146,13 +151,17 @@ class Interests:
                 return
 
     async def _read(self, account: str, interest: _Interest, scope: trio.CancelScope) -> None:
+        def on_subscribed() -> None:
+            interest.is_live = True
+            self._on_subscribed(account)
+
         try:
             with scope:
                 await self._background.listen(
                     self._bus,
                     self._topic(account),
                     partial(self._receive, account),
-                    on_subscribed=partial(self._on_subscribed, account),
+                    on_subscribed=on_subscribed,
                 )
         except trio.Cancelled:  # the node ends: a topic that ends alone does so by its own scope
             self._ended = True
@@ -160,7 +169,7 @@ class Interests:
         finally:
             self._reading -= 1
             self._lingering.pop(account, None)
-            interest.scope = None
+            interest.scope, interest.is_live = None, False
             if not interest.users:
                 del self._accounts[account]
             else:
@@ -176,15 +185,19 @@ class Interests:
             self._full = False
 
 
-class _Hold(AbstractContextManager[None]):
+class _Hold(AbstractContextManager[Callable[[], bool]]):
     """The context of `Interests.hold`. No generator: one that is left unfinished when the node ends runs no code."""
 
     def __init__(self, interests: Interests, account: str) -> None:
         self._interests = interests
         self._account = account
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Callable[[], bool]:
         self._interest = self._interests._enter(self._account)
+        return self._is_live
 
     def __exit__(self, *error: object) -> None:
         self._interests._leave(self._account, self._interest)
+
+    def _is_live(self) -> bool:
+        return self._interest.is_live

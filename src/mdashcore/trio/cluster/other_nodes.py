@@ -59,9 +59,12 @@ class OtherNodes:
         """Return the ids of the living nodes, this one included."""
         return {self._id} if self.inbox is None else await self._nodes.ids()
 
-    def follow_notifications(self, account: str) -> AbstractContextManager[object]:
-        """Receive the account's notifications of other nodes for as long as the context lasts."""
-        return nullcontext() if self.inbox is None else self.inbox.feeds.hold(account)
+    def follow_notifications(self, account: str) -> AbstractContextManager[Callable[[], bool]]:
+        """Receive the account's notifications of other nodes for as long as the context lasts.
+
+        The context's value returns whether they are received now.
+        """
+        return nullcontext(_always) if self.inbox is None else self.inbox.feeds.hold(account)
 
     def follow_events(self, account: str) -> AbstractContextManager[object]:
         """Receive the account's events of other nodes for as long as the context lasts."""
@@ -108,3 +111,8 @@ class OtherNodes:
             with trio.CancelScope(deadline=leave_by(), shield=True):
                 await self.membership.leave()
                 await self.inbox.publish_leaving(self._id)
+
+
+def _always() -> bool:
+    """Return `True`: there are no other nodes whose notifications could be missed."""
+    return True

@@ -40,7 +40,8 @@ BROADCAST_TOPIC: Final = "nodes"
 
 MAX_INBOX: Final = 4096  # frames of one peer that wait to be read; later ones are lost, as the bus may do
 
-MAX_PEERS: Final = 256  # links kept: those of gone nodes are forgotten, and a late frame of one makes a new link
+MAX_IDLE_PEERS: Final = 256  # links that are kept without any work: a late frame of a gone node makes a new link. Links
+# with work are as many as their calls, which have bounds of their own
 
 ENVELOPE_SIZE: Final = 2**10  # bytes around an answer that is passed on: real ones have under 100
 
@@ -90,6 +91,8 @@ class Peers:
         self._handler = handler
         self._background = background
         self._links: dict[str, tuple[Link, _BusStream]] = {}
+        self._next_id = 1
+        """The first id for the calls of a new link, higher than those of earlier links, whose answers may come late."""
 
     @property
     def size_to_send(self) -> int:
@@ -133,6 +136,7 @@ class Peers:
     def forget(self, node: str) -> None:
         """Close the link of a peer that is gone, so that its callers stop waiting."""
         if (found := self._links.pop(node, None)) is not None:
+            self._count_calls(found[0])
             found[0].close(GOING_AWAY, "the node that held the device is gone")
 
     async def _listen(self, topic: str, receive: Callable[[bytes], None], on_subscribed: Callable[[], None]) -> None:
@@ -155,14 +159,25 @@ class Peers:
         found = self._links.get(node)
         if found is None or found[0].connection.closed:
             stream = _BusStream(self._bus, _topic(node), self._id, on_lost=self._handler.on_peer_gap)
-            # An answer to a call of the earlier link must not be taken for one to this link's.
-            first = 1 if found is None else found[0].connection.next_id
-            link = Link(stream, spawn=self._background.spawn, connection=Connection(self._limits, first_id=first))
-            if found is None and len(self._links) >= MAX_PEERS:
-                self.forget(next(iter(self._links)))
+            if found is not None:
+                self._count_calls(found[0])
+            connection = Connection(self._limits, first_id=self._next_id)
+            link = Link(stream, spawn=self._background.spawn, connection=connection)
+            if len(self._links) >= MAX_IDLE_PEERS:
+                self._forget_idle()
             found = self._links[node] = link, stream
             self._background.spawn(lambda: link.run(lambda event: self._handle(link, event)))
         return found
+
+    def _count_calls(self, ended: Link) -> None:
+        self._next_id = max(self._next_id, ended.connection.next_id)
+
+    def _forget_idle(self) -> None:
+        """Forget the first link over which nothing is under way, if there is one."""
+        for node, (link, stream) in self._links.items():
+            if link.connection.is_idle and stream.is_read:
+                self.forget(node)
+                return
 
     async def _handle(self, link: Link, event: PeerEvent) -> None:
         if isinstance(event, RequestReceived):
@@ -195,6 +210,11 @@ class _BusStream:
         self._topic = topic
         self._head = sender + b" "
         self._outlet, self._inbox = trio.open_memory_channel[bytes](MAX_INBOX)
+
+    @property
+    def is_read(self) -> bool:
+        """Whether no frame of the peer waits to be read."""
+        return not self._inbox.statistics().current_buffer_used
 
     def offer(self, frame: bytes) -> None:
         """Queue a frame of the peer. Never waits."""

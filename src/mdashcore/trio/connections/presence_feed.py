@@ -19,8 +19,10 @@ import trio
 from mdashcore import _json, notifications
 from mdashcore._errors import Damaged
 from mdashcore.hub import Hub
+from mdashcore.hub.nodes import BEAT_INTERVAL
 from mdashcore.identity import DeviceKey
 from mdashcore.trio.background import Background
+from mdashcore.trio.pacing import Gate
 
 __all__ = ["PresenceFeed"]
 
@@ -33,6 +35,9 @@ MAX_FLAP_INTERVAL: Final = 3600.0  # seconds: a device that reconnects for a mon
 MAX_CHANGES: Final = 16  # notified one by one in an interval: eight reconnects; a reboot for an update is one
 
 SWEEPERS: Final = 32  # records released at the same time: a store that commits in groups is several times as fast
+
+MAX_RELEASES: Final = 32  # of the devices of a node, and of those of dead nodes: a fleet that has lost its way to the
+# server must not fill the store's queue with ten thousand calls, behind which all others wait
 
 MAX_PRESENCE_RECORDS: Final = 16_384  # devices, at 300 bytes each: a fleet that reconnects together
 
@@ -60,6 +65,7 @@ class PresenceFeed:
         self._background = background
         self._devices: OrderedDict[DeviceKey, _Changes] = OrderedDict()
         self._closing = False
+        self._releases = Gate(MAX_RELEASES)
 
     async def notify(self, key: DeviceKey, name: str) -> None:
         """Notify that a device is online or offline: now or, if it changes too often, together with later changes.
@@ -88,30 +94,48 @@ class PresenceFeed:
 
         async def release() -> bool:
             nonlocal is_again
-            again, is_again = is_again, True
-            return await self._hub.presence.release(key, session, last_seen, again=again)
+            async with self._releases:
+                again, is_again = is_again, True
+                return await self._hub.presence.release(key, session, last_seen, again=again)
+
+        async def notify() -> None:
+            async with self._releases:
+                await self.notify(key, notifications.OFFLINE)
 
         if not await self._background.persist(release):
             return False
-        await self._persist(key, lambda: self.notify(key, notifications.OFFLINE))
+        await self._persist(key, notify)
         return True
 
     async def sweep(self, alive: Callable[[], Awaitable[Collection[str]]]) -> None:
         """Release the sessions that dead nodes have left behind. Retries until it succeeds.
 
+        A node that was taken for dead may come back meanwhile. From then on its sessions are left to it.
+
         Args:
             alive: returns the living nodes, as for `Presence.left_behind`.
         """
         left = await self._background.persist(lambda: self._hub.presence.left_behind(alive))
+        back: Collection[str | None] = ()
 
         async def release() -> None:
             while left:
                 key, record = left.pop()
-                await self.release(key, record.session, record.last_seen or self._hub.now())
+                if record.node not in back:
+                    await self.release(key, record.session, record.last_seen or self._hub.now())
 
-        async with trio.open_nursery() as nursery:
-            for _ in range(SWEEPERS):
-                nursery.start_soon(release)
+        async def look() -> None:
+            nonlocal back
+            while True:
+                await trio.sleep(BEAT_INTERVAL)
+                back = await self._background.persist(alive)
+
+        async with trio.open_nursery() as looking:
+            looking.start_soon(look)
+            async with trio.open_nursery() as releasing:
+                for _ in range(SWEEPERS):
+                    releasing.start_soon(release)
+            looking.cancel_scope.cancel()
 
     def forget(self, key: DeviceKey) -> None:
         """Forget a removed device: no more changes of it are notified."""
