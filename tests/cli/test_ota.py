@@ -12,13 +12,15 @@ import time
 import httpx
 import pytest
 import trio
+import trio.testing
 from websockets.sync.client import connect
 
+from mdashcore._errors import RpcError
 from mdashcore.cli.client import Credentials, Remote
-from mdashcore.cli.exits import CliError, Exit
 from mdashcore.cli.ota import UPDATE_EXITS
 from mdashcore.cli.ota_display import UpdateDisplay
 from mdashcore.cli.ota_watch import UpdateWatch
+from mdashcore.client._updates import UpdateFollower
 from mdashcore.firmware import write_image
 from mdashcore.ota import UPDATE_ENDS, UpdateState
 
@@ -177,7 +179,7 @@ def test_a_server_that_is_restarted_while_the_device_is_on_trial(fleet, mdash, i
 
 def test_a_server_that_does_not_come_back(fleet, mdash, image, monkeypatch, wait_told):
     """In the end the command gives up, and says that the update goes on."""
-    monkeypatch.setattr("mdashcore.cli.reconnecting.MAX_OUTAGE", 1.0)
+    monkeypatch.setattr("mdashcore.client._notifications.MAX_OUTAGE", 1.0)
 
     def kill():
         wait_told(fleet.env, "ota.UNCOMMITTED", "d1")
@@ -291,27 +293,32 @@ def test_every_end_has_an_exit_code():
     assert set(UPDATE_EXITS) == UPDATE_ENDS | {UpdateState.UNCOMMITTED, UpdateState.QUEUED}
 
 
-@pytest.mark.parametrize(("answers", "ends"), [([422], "CliError"), ([503, 422], "waits"), ([503, 200], "waits")])
+@pytest.mark.parametrize(("answers", "ends"), [([422], "refused"), ([503, 422], "waits"), ([503, 200], "waits")])
 def test_a_commit_that_may_have_been_made_before(answers, ends, tmp_path):
     """Its answer was lost with the server; that the device refuses another one then is no failure."""
     remote = Remote("http://test", Credentials.of_key("mdk_x"))
-    watch = UpdateWatch(remote, "d1", tmp_path, {}, UpdateDisplay("d1", hint=False), commit=True, wait=True)
+    display = UpdateDisplay("d1", hint=False)
+    watch = UpdateWatch(remote, "d1", tmp_path, {}, display, commit=True, wait=True, queue=False)
     left = list(answers)
+    trial = {"id": "ota_1", "revision": 5, "state": "UNCOMMITTED", "history": []}
 
     def answer(request):
+        if request.url.path == "/api/v2/devices/d1/ota":
+            return httpx.Response(200, json=trial)
         assert request.url.path == "/api/v2/devices/d1/rpc/OTA.Commit"
         return httpx.Response(left.pop(0), json={"error": {"code": -1, "message": "no"}})
 
     async def commit():
         async with remote.client() as client:
             client._http._client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
-            while left:
-                try:
-                    await watch._call_commit(client)
-                except CliError as exc:
-                    code = exc.code
-                else:
-                    return "waits"
-            return "CliError" if code is Exit.FAILED else code
+            news = remote.notifications(client, say=display.print)
+            follower = UpdateFollower(client._http, news, "d1", None)
+            follower.update = trial
+            try:
+                await watch._call_commit(client, follower)
+            except RpcError:
+                return "refused"
+            return "waits"
 
-    assert trio.run(commit) == ends
+    assert trio.run(commit, clock=trio.testing.MockClock(autojump_threshold=0)) == ends
+    assert not left

@@ -106,7 +106,7 @@ def test_a_server_that_is_restarted_meanwhile(mdash, spawn, image, tmp_path, num
 
 def test_a_server_that_does_not_come_back(mdash, spawn, image, tmp_path, monkeypatch):
     """In the end the watching gives up, as for any server that cannot be reached."""
-    monkeypatch.setattr("mdashcore.cli.reconnecting.MAX_OUTAGE", 1.0)
+    monkeypatch.setattr("mdashcore.client._notifications.MAX_OUTAGE", 1.0)
     server = spawn(
         "serve", "--store", f"sqlite://{tmp_path / 'store'}", "--register-admin", "root:pw", "--bind", "127.0.0.1:0"
     )

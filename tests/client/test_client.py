@@ -35,8 +35,8 @@ from mdashcore.client import Client, ServerUnreachable, UnexpectedAnswer
 from mdashcore.client._errors import error_of
 from mdashcore.client._notifications import Notifications
 from mdashcore.client._socket import ClientSocket
-from mdashcore.client._updates import perform_update
-from mdashcore.ota import UPDATE_ENDS, UpdateState
+from mdashcore.client._updates import UpdateFollower
+from mdashcore.ota import UpdateState
 from mdashcore.server import errors
 from mdashcore.server.config import ServerConfig
 from mdashcore.server.run import open_server
@@ -401,17 +401,22 @@ async def test_an_update_ends_although_its_end_was_not_told(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lose_the_end, notifications)
             with trio.fail_after(20):
-                update = await perform_update(
-                    client._http,
-                    notifications,
-                    "fan",
-                    image,
-                    {},
-                    queue=True,
-                    progress=lambda update: queued.set(),
-                    until=UPDATE_ENDS,
-                )
+                follower = UpdateFollower(client._http, notifications, "fan", lambda update: queued.set())
+                await follower.begin(image, {}, queue=True, until=())
+                update = await follower.follow()
     assert update["state"] == UpdateState.CANCELED
+
+
+async def test_what_comes_before_the_answer_to_a_ping_is_read(serving: Any) -> None:
+    """A busy fleet may talk before it: that blocks nothing, and nothing is lost."""
+    sent = [b'{"name":"online","id":"d%d"}' % number for number in range(50)]
+    frames = b"".join(frame(Opcode.TEXT, text) for text in sent)
+    async with serving(stranger_socket(frames)) as port, Client(f"http://127.0.0.1:{port}", key="k") as client:
+        socket = await client.open_socket()
+        with trio.fail_after(5):
+            await socket.ping()
+            assert [await socket.receive() for _ in sent] == sent
+        await socket.close()
 
 
 async def test_a_silent_server_is_found_out(serving: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +16,7 @@ from mdashcore._server_url import device_url, parse_server
 from mdashcore.cli.exits import CliError, Exit, exit_of_error, exit_of_status
 
 if TYPE_CHECKING:
-    from mdashcore.client import Client
+    from mdashcore.client import Client, Notifications
     from mdashcore.documents import DevicePart
 
 __all__ = ["DEFAULT_SERVER", "Credentials", "Remote", "device_error", "device_url", "parse_server", "tls_context"]
@@ -113,6 +113,23 @@ class Remote:
 
         context = tls_context(self.server, self.cafile)
         return Client(self.server, key=self.credentials.key, user=self.credentials.user, ssl_context=context)
+
+    def notifications(self, client: Client, start: int | None = None, *, say: Callable[[str], None]) -> Notifications:
+        """Return the stream of notifications for a watch, which goes on after a restart of the server.
+
+        Use `reaching` for its errors.
+
+        Args:
+            start: the offset of the first notification; by default only new ones.
+            say: writes a line for the user: one when an outage begins, and one when it is over.
+        """
+        from mdashcore.client._notifications import MAX_OUTAGE, Notifications, OutageReport
+
+        report = OutageReport(
+            begins=lambda error: say(f"Looking again until it is back: {self.error(error)}"),
+            ends=lambda: say("The server is back"),
+        )
+        return Notifications(client.open_socket, client.end_of_log, start, MAX_OUTAGE, report)
 
     @contextmanager
     def reaching(self) -> Iterator[None]:

@@ -38,9 +38,9 @@ def notify(remote: Remote, *, start: int | None) -> None:
     """
     import trio
 
-    from mdashcore.cli.notify_stream import NotificationPrinter
+    from mdashcore.cli.notify_stream import print_notifications
 
-    trio.run(NotificationPrinter(remote, start).run)
+    trio.run(print_notifications, remote, start)
 
 
 @click.command(

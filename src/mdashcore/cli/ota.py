@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -15,6 +15,9 @@ from mdashcore.cli.exits import CliError, Exit, describe
 from mdashcore.cli.options import DEVICE, DURATION, EXISTING_FILE, json_option, remote_options
 from mdashcore.cli.text import examples, printable, show_json, show_table, time_text
 from mdashcore.ota import UpdateState
+
+if TYPE_CHECKING:
+    from mdashcore.documents import UpdateDocument
 
 __all__ = ["UPDATE_EXITS", "ota"]
 
@@ -138,16 +141,16 @@ def ota(
         raise click.UsageError("With --no-wait the command ends before the update: give --commit auto.")
     if "commit_after" in asked and commit != "auto":
         raise click.UsageError("--commit-after goes with --commit auto.")
-    query = asked | ({"queue": "1"} if queue else {})
-    query |= {"force": "1"} if force else {}
+    query = asked | ({"force": "1"} if force else {})
     query |= {"bare": "1"} if bare else {}
     query |= {"commit": "auto"} if commit == "auto" else {}
-    _report(device, _watch(remote, device, file, query, commit=commit == "now", wait=not no_wait), as_json)
+    update = _watch(remote, device, file, query, commit=commit == "now", wait=not no_wait, queue=queue)
+    _report(device, update, as_json)
 
 
 def _watch(
-    remote: Remote, device: str, file: Path, query: Mapping[str, str], *, commit: bool, wait: bool
-) -> dict[str, Any]:
+    remote: Remote, device: str, file: Path, query: Mapping[str, str], *, commit: bool, wait: bool, queue: bool
+) -> UpdateDocument:
     import trio
 
     from mdashcore.cli.ota_display import UpdateDisplay, continue_hint
@@ -155,7 +158,8 @@ def _watch(
 
     with UpdateDisplay(device, hint=wait and not commit) as display:
         try:
-            return trio.run(UpdateWatch(remote, device, file, query, display, commit=commit, wait=wait).run)
+            watch = UpdateWatch(remote, device, file, query, display, commit=commit, wait=wait, queue=queue)
+            return trio.run(watch.run)
         except BaseException as exc:
             found = describe(exc)
             if display.state and found is not None and found[1] is Exit.INTERRUPTED:

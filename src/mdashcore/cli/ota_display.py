@@ -11,7 +11,6 @@ import click
 import trio
 
 from mdashcore.cli.text import printable
-from mdashcore.ota import UpdateState
 
 __all__ = ["UpdateDisplay", "continue_hint"]
 
@@ -73,11 +72,6 @@ class UpdateDisplay:
             else:
                 what = "runs it, and does not say whether it is on trial. Then it goes back"
             self.print(f"{self._device} {what} in {left:.0f} s unless {_committer(self._device, update)}")
-
-    def progress(self, percent: int) -> None:
-        """Show how much has been sent, in percent."""
-        if self._bar is not None and self.state == UpdateState.TRANSFERRING:
-            self._bar.update(self._task, completed=percent)
 
     def tick(self) -> None:
         """Update the remaining time. Called once a second."""

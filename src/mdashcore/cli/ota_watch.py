@@ -5,35 +5,34 @@ After the server has the update, the watch survives lost connections, for exampl
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping
-from math import inf
+from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
-from typing import Any
 
 import trio
 
-from mdashcore import _json
-from mdashcore._errors import Conflict, RpcError
+from mdashcore._errors import MdashError, RpcError
 from mdashcore.cli.client import Remote
-from mdashcore.cli.exits import CliError, Exit
+from mdashcore.cli.exits import CliError
 from mdashcore.cli.ota_display import UpdateDisplay, continue_hint
-from mdashcore.cli.reconnecting import AWAY_EXITS, reconnecting
-from mdashcore.cli.stream import open_notifications
 from mdashcore.client import Client
+from mdashcore.client._notifications import BACKOFF, may_pass
+from mdashcore.client._updates import UpdateFollower
+from mdashcore.documents import UpdateDocument
 from mdashcore.ota import UPDATE_ENDS, UpdateState, lacks_method
 
 __all__ = ["UpdateWatch"]
 
 
 class UpdateWatch:
-    """Sends an image, and reads the update whenever a notification says that it has changed.
+    """Sends an image, follows its update, and commits it if that was asked for.
 
     Args:
         query: the options of the update, as `mdashcore.server.uploads.update_query` reads them.
         display: shows the progress.
         commit: call `OTA.Commit` as soon as the device runs the image.
         wait: wait for the end. Otherwise UNCOMMITTED is enough.
+        queue: return an update that waits for an offline device.
     """
 
     def __init__(
@@ -46,6 +45,7 @@ class UpdateWatch:
         *,
         commit: bool,
         wait: bool,
+        queue: bool,
     ) -> None:
         self._remote = remote
         self._device = device
@@ -53,16 +53,11 @@ class UpdateWatch:
         self._query = query
         self._display = display
         self._commit = commit
-        self._commit_tried = False
         self._wait = wait
-        self._changed = trio.Event()
-        self._sha256 = ""
-        self._id: str | None = None
-        self._sent = False
-        self._answered: Callable[[], None] = lambda: None
+        self._queue = queue
 
-    async def run(self) -> dict[str, Any]:
-        """Send the image, and wait until the update ends; with ``queue`` also until it waits for an offline device.
+    async def run(self) -> UpdateDocument:
+        """Send the image, and wait until the update ends; with `queue` also until it waits for an offline device.
 
         Returns:
             the update as the server describes it.
@@ -71,131 +66,58 @@ class UpdateWatch:
             CliError: the server or the device refuses the image, or the server is away for too long. In the second case
                 the update goes on.
         """
-        last_words = continue_hint(self._device)
-        return await reconnecting(
-            self._attempt, may_pass=self._outlives, say=self._display.print, last_words=last_words
-        )
-
-    async def _attempt(self, answered: Callable[[], None]) -> dict[str, Any]:
-        """Do the remaining steps, on new connections. Raises as `run`, also in groups.
-
-        Args:
-            answered: called whenever the server has described the update.
-        """
-        self._answered = answered
-        async with (
-            open_notifications(self._remote) as frames,
-            self._remote.client() as client,
-            trio.open_nursery() as nursery,
-        ):
-            nursery.start_soon(self._listen, frames)
+        async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tick)
-            if self._id is None:
-                await self._send(client)
-            self._sent = True
-            update = await self._until_settled(client)
+            with self._remote.reaching():
+                update = await self._send_and_follow()
             nursery.cancel_scope.cancel()
         return update
 
-    def _outlives(self, code: Exit) -> bool:
-        """Return whether the update goes on although the command met an error of this kind."""
-        return self._id is not None and code in (AWAY_EXITS if self._sent else (Exit.UNREACHABLE,))
+    async def _send_and_follow(self) -> UpdateDocument:
+        say = self._display.print
+        async with self._remote.client() as client, self._remote.notifications(client, say=say) as news:
+            follower = UpdateFollower(client._http, news, self._device, self._display.show)
+            await follower.begin(self._path, self._query, queue=self._queue, until=())
+            try:
+                waits = self._queue and follower.update["state"] == UpdateState.QUEUED
+                if waits and not (await news.read(lambda: client.device(self._device)))["online"]:
+                    return follower.update
+                await follower.follow({UpdateState.UNCOMMITTED} if self._commit or not self._wait else UPDATE_ENDS)
+                if self._commit:
+                    await self._call_commit(client, follower)
+                    await follower.follow()
+            except MdashError as exc:
+                if not may_pass(exc):
+                    raise
+                error = self._remote.error(exc)
+                raise CliError(f"{error}. {continue_hint(self._device)}", error.code) from exc
+        return follower.update
 
-    async def _listen(self, frames: AsyncIterator[str]) -> None:
-        async for frame in frames:
-            said = _json.decode(frame)
-            if said["id"] != self._device or not said["name"].startswith("ota."):
-                continue
-            name, data = said["name"], said["data"]
-            if name == f"ota.{UpdateState.QUEUED}" and not self._sent and data["image"]["sha256"] == self._sha256:
-                self._id = data["id"]
-            if data["id"] != self._id:
-                continue
-            if name == "ota.progress":
-                self._display.progress(data["progress_percent"])
+    async def _call_commit(self, client: Client, follower: UpdateFollower) -> None:
+        """Commit an update that is on trial. An error that may pass is followed by another call.
+
+        After an earlier call a refusal of the device means nothing, because that call may have committed it.
+        """
+        for tries in count(1):
+            if follower.update["state"] != UpdateState.UNCOMMITTED:
+                return
+            try:
+                await client.call(self._device, "OTA.Commit")
+            except RpcError as exc:
+                if tries > 1 or lacks_method(exc.code, exc.message):  # without it there is no trial, and the server
+                    return  # knows
+                raise
+            except MdashError as exc:
+                if not may_pass(exc):
+                    raise
+                if tries == 1:
+                    self._display.print(f"OTA.Commit is called again: {self._remote.error(exc)}")
+                await trio.sleep(BACKOFF.delay(tries))
+                await follower.read_again()
             else:
-                self._show(data)
-                self._changed.set()
+                return
 
     async def _tick(self) -> None:
         while True:
             await trio.sleep(1)
             self._display.tick()
-
-    async def _send(self, client: Client) -> None:
-        """Upload the image. With ``queue`` the server answers after the upload, otherwise when the device has the
-        image.
-        """
-        path = "devices", self._device, "ota"
-        with self._remote.reaching(), self._path.open("rb") as file:
-            self._sha256 = await trio.to_thread.run_sync(lambda: hashlib.file_digest(file, "sha256").hexdigest())
-            file.seek(0)
-            files = {"file": (self._path.name, file)}
-            try:
-                answer = await client.request("POST", *path, query=self._query, files=files, timeout=inf)
-            except Conflict:
-                update = await self._newest(client)
-                if update is None or update["state"] != UpdateState.ALREADY_INSTALLED:
-                    raise
-                if update["image"]["sha256"] != self._sha256:
-                    raise
-                self._id = update["id"]
-                return
-        if "queue" in self._query:
-            self._id = _json.decode(answer)["id"]
-
-    async def _until_settled(self, client: Client) -> dict[str, Any]:
-        """Wait until the update has ended, or nothing more is to be awaited, and return it."""
-        while True:
-            self._changed = changed = trio.Event()  # before reading: a later change is not missed
-            update = await self._poll(client)
-            state = update["state"]
-            if state in UPDATE_ENDS or (state == UpdateState.UNCOMMITTED and not self._wait):
-                return update
-            if state == UpdateState.QUEUED and "queue" in self._query and not (await self._get(client))["online"]:
-                return update
-            if state == UpdateState.UNCOMMITTED and self._commit:
-                await self._call_commit(client)
-                continue
-            await changed.wait()
-
-    async def _newest(self, client: Client) -> dict[str, Any] | None:
-        """Return the device's newest update; `None` if it never had one."""
-        try:
-            return await self._get(client, "ota")
-        except CliError:
-            return None
-
-    async def _call_commit(self, client: Client) -> None:
-        """Commit. After an earlier call a refusal of the device means nothing, because that call may have committed
-        it.
-        """
-        again, self._commit_tried = self._commit_tried, True
-        with self._remote.reaching():
-            try:
-                await client.call(self._device, "OTA.Commit")
-            except RpcError as exc:
-                if not again and not lacks_method(exc.code, exc.message):  # without it there is no trial, and the
-                    raise  # server knows
-        self._commit = False
-
-    async def _poll(self, client: Client) -> dict[str, Any]:
-        """Return the update that was sent, in its present or last state."""
-        update = await self._get(client, "ota")
-        self._id = self._id or update["id"]
-        if update["id"] == self._id:
-            self._show(update)
-            return update
-        found: dict[str, Any] | None = next((past for past in update["history"] if past["id"] == self._id), None)
-        if found is None:
-            raise CliError(f"another update of {self._device} has taken the place of this one")
-        return found
-
-    def _show(self, update: Mapping[str, Any]) -> None:
-        self._answered()
-        self._display.show(update)
-
-    async def _get(self, client: Client, *path: str) -> dict[str, Any]:
-        with self._remote.reaching():
-            found: dict[str, Any] = _json.decode(await client.request("GET", "devices", self._device, *path))
-        return found

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from types import TracebackType
 from typing import Any, Final
 
 import click
 import trio
 
-from mdashcore import _json
 from mdashcore.cli.client import Remote
-from mdashcore.cli.reconnecting import AWAY_EXITS, reconnecting
-from mdashcore.cli.stream import open_notifications
 from mdashcore.cli.text import printable
+from mdashcore.client import Notifications
 from mdashcore.documents import RolloutDocument
 
 __all__ = ["RolloutDisplay", "watch"]
@@ -84,39 +82,22 @@ async def watch(remote: Remote, id: str, display: RolloutDisplay, until: Collect
 
     If the server is gone for a while, the watch waits for it, because a rollout takes days. Raises `CliError`.
     """
-    news = _News(id)
-
-    async def attempt(answered: Callable[[], None]) -> RolloutDocument:
-        async with open_notifications(remote) as frames, remote.client() as client, trio.open_nursery() as nursery:
-            nursery.start_soon(news.listen, frames)
-            while True:
-                changed = news.changed = trio.Event()  # before reading: a later change is not missed
-                with remote.reaching():
-                    present = await client.rollout(id)
-                news.seen = True
-                answered()
+    with remote.reaching():
+        async with remote.client() as client, remote.notifications(client, say=display.print) as news:
+            present = await client.rollout(id)
+            display.show(present)
+            while present["state"] not in until:
+                await _receive_change(news, id)
+                present = await news.read(lambda: client.rollout(id))
                 display.show(present)
-                if present["state"] in until:
-                    break
-                await changed.wait()
-                await trio.sleep(READ_PAUSE)
-            nursery.cancel_scope.cancel()
-        return present
-
-    return await reconnecting(attempt, may_pass=lambda code: news.seen and code in AWAY_EXITS, say=display.print)
+    return present
 
 
-class _News:
-    """Sets an event when a notification says that the rollout has changed."""
-
-    def __init__(self, id: str) -> None:
-        self.changed = trio.Event()
-        self.seen = False
-        """Whether the server has ever described the rollout."""
-        self._id = id
-
-    async def listen(self, frames: AsyncIterator[str]) -> None:
-        async for frame in frames:
-            said = _json.decode(frame)
-            if said["id"] == self._id and said["name"].startswith("rollout."):
-                self.changed.set()
+async def _receive_change(news: Notifications, id: str) -> None:
+    """Wait until the rollout may have changed. Changes shortly after each other are one."""
+    while (told := await news.receive()) is not None:
+        if told["id"] == id and told["name"].startswith("rollout."):
+            break
+    with trio.move_on_after(READ_PAUSE):
+        while True:
+            await news.receive()

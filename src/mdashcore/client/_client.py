@@ -17,7 +17,7 @@ from mdashcore.client._http import Http
 from mdashcore.client._notifications import MAX_OUTAGE, Notifications
 from mdashcore.client._pages import DevicesPage, all_devices, read_page
 from mdashcore.client._socket import ClientSocket, open_socket
-from mdashcore.client._updates import Progress, perform_update, start_rollout
+from mdashcore.client._updates import Progress, UpdateFollower, start_rollout
 from mdashcore.documents import (
     MAX_DEVICES_PAGE,
     MAX_MEMBERS_PAGE,
@@ -331,16 +331,17 @@ class Client:
 
         Raises:
             InvalidInput: the file is no image, or an option is out of its bounds.
-            DeviceOffline: the device is not connected, and `queue` was not asked for.
+            DeviceOffline: the device is not connected, or has gone before the update began, and `queue` was not asked
+                for.
             Conflict: the image is likely meant for another device, or an update is going on.
         """
         query = {name: str(value) for name, value in (options or {}).items()}
         query |= {name: "1" for name, wanted in {"force": force, "bare": bare}.items() if wanted}
         query |= {"commit": "auto"} if auto_commit else {}
         async with self.notifications() as news:
-            return await perform_update(
-                self._http, news, device, Path(file), query, queue=queue, progress=progress, until=until
-            )
+            follower = UpdateFollower(self._http, news, device, progress)
+            await follower.begin(Path(file), query, queue=queue, until=until)
+            return await follower.follow(until)
 
     async def update_status(self, device: str) -> UpdateWithHistory:
         """Return a device's newest update, and the earlier ones. Raises `NotFound` if it was never updated."""

@@ -77,8 +77,9 @@ class ClientSocket:
         """Wait for the answer to a ping, or for a message, which is kept. Raises as `receive`."""
         self._protocol.send_ping(b"?")
         await self._flush()
+        self._receive_events()  # those right behind the handshake
         with anyio.move_on_after(PING_TIMEOUT) as timer:
-            while b"?" not in await self._read() and not self._messages:
+            while not self._messages and b"?" not in await self._read():
                 pass
         if timer.cancelled_caught:
             raise ServerUnreachable(f"{self._server} does not answer any more")
