@@ -14,6 +14,9 @@ __all__ = [
     "CREATED",
     "DELETED",
     "DELTA_WITHHELD",
+    "FIRMWARE_ADDED",
+    "FIRMWARE_DELETED",
+    "FIRMWARE_UPDATED",
     "OFFLINE",
     "ONLINE",
     "REJECTED",
@@ -29,6 +32,9 @@ CREATED: Final = "created"
 DELETED: Final = "deleted"
 UPDATED: Final = "updated"
 DELTA_WITHHELD: Final = "delta.withheld"  # a delta that is larger than the device takes
+FIRMWARE_ADDED: Final = "firmware.added"  # to the library: the id is that of the image
+FIRMWARE_UPDATED: Final = "firmware.updated"
+FIRMWARE_DELETED: Final = "firmware.deleted"
 REJECTED: Final = "rejected"  # a frame of the device that could not be read
 RPC_IN: Final = "rpc.in."  # followed by the method: the device was called
 RPC_OUT: Final = "rpc.out."  # followed by the method: the device sent a notification or a request
@@ -40,7 +46,7 @@ _PROGRESS: Final = frozenset(("ota.progress", "rollout.progress"))
 
 
 def is_event(name: str, data: bytes | None) -> bool:
-    """Return whether this notification is kept for long: it is about presence, devices, updates or rollouts.
+    """Return whether this notification is kept for long: it is about presence, devices, firmware, updates or rollouts.
 
     There are few of those. Calls, messages of devices, changes of shadows and progress are not kept for long.
     """
@@ -48,7 +54,7 @@ def is_event(name: str, data: bytes | None) -> bool:
         return data is None or not data.startswith(b'{"shadow"')
     if name.startswith("rpc."):
         return False
-    return name in _EVENTS or (name.startswith(("ota.", "rollout.")) and name not in _PROGRESS)
+    return name in _EVENTS or (name.startswith(("ota.", "rollout.", "firmware.")) and name not in _PROGRESS)
 
 
 def is_stored_event(stored: bytes) -> bool:
@@ -65,7 +71,7 @@ class Notification(msgspec.Struct, frozen=True, gc=False):
     name: str
 
     id: str
-    """The device's id."""
+    """The id of the device; of the rollout or the image, if the notification is about one."""
 
     data: bytes | None = None
     """Raw JSON; `None` for a notification without data."""

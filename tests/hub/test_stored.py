@@ -51,7 +51,7 @@ def at(value, path):
 
 def test_every_collection_is_looked_at():
     """Also those that are not exported."""
-    assert set(FIRST["documents"]) == set(COLLECTIONS) - {"saved_filters"}  # added since
+    assert set(FIRST["documents"]) == set(COLLECTIONS) - {"saved_filters", "firmware"}  # added since
 
 
 @pytest.mark.parametrize(("name", "key", "body"), DOCUMENTS)

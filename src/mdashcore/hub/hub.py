@@ -14,6 +14,8 @@ from mdashcore.hub.clock import Clock
 from mdashcore.hub.deltas import check_delta_limit
 from mdashcore.hub.device_list import DeviceList
 from mdashcore.hub.feed import KEEP_SECONDS, Feed, FeedItem
+from mdashcore.hub.firmware.devices import FirmwareDevices
+from mdashcore.hub.firmware.library import FirmwareLibrary
 from mdashcore.hub.fleet.overview import FleetOverview
 from mdashcore.hub.fleet.pages import DevicePages
 from mdashcore.hub.fleet.summaries import Summaries
@@ -108,6 +110,8 @@ class Hub:
         feed: notifications: emitted, read, and delivered to subscribers.
         updates: the newest firmware update of each device, and the ended ones before it.
         rollouts: images for many devices.
+        firmware: the library of images that are kept for updates and rollouts.
+        firmware_devices: which devices run an image of the library, or failed to.
         sessions: browser sessions.
         saved_filters: filters of devices that have a name.
         device_list: devices joined with presence and shadow, and filtered.
@@ -234,6 +238,10 @@ class Hub:
         self.device_pages: DevicePages = DevicePages(
             documents, self.device_list, self.shadows, self.summaries, self.usage, now=now
         )
+        self.firmware: FirmwareLibrary = FirmwareLibrary(
+            documents, self.blobs, self.feed, self.usage, now=now, entropy=entropy, contention=contention
+        )
+        self.firmware_devices: FirmwareDevices = FirmwareDevices(self.summaries)
         self.rollouts: Rollouts = Rollouts(
             documents,
             self.blobs,
@@ -365,6 +373,7 @@ class Hub:
                 await self.remove_device(device.key)
             except NotFound:
                 continue  # another process has removed it
+        await self.firmware.forget(name)
         await self.feed.forget(name)
         await self.usage.forget(name)
         self.summaries.forget(name)

@@ -39,8 +39,12 @@ class AccountLimits:
     open_rollouts: int = 100
     """Rollouts that have not ended: each has its devices in memory. Those that only wait for devices do not count."""
 
+    firmware: int = 1_000
+    """Images in the firmware library: a version a day for three years. A list has all of them."""
+
     image_bytes: int = 4 * 2**30
-    """Bytes of the images that are stored for updates and rollouts: 4 GiB, a thousand images of a large device."""
+    """Bytes of the images that are stored, in the library and for updates and rollouts: 4 GiB, a thousand images of a
+    large device."""
 
     uploads: int = _per_process(8)
     """Images that are being uploaded at the same time: a fourth of the uploads that the process accepts."""

@@ -30,7 +30,10 @@ TURN_PATIENCE: Final = 1.0  # seconds to wait for other writers of this process;
 USE_INTERVAL: Final = 3600.0  # seconds between two checks: longer than any operation that has raised a number takes
 
 
-_COUNTED: Final = ("devices", "keys", "image_bytes")
+_COUNTED: Final = ("devices", "keys", "firmware", "image_bytes")
+
+_WORDS: Final = {"firmware": "images in its library"}
+"""What is counted, for people, if the name of the limit is no plural."""
 
 
 @attrs.frozen
@@ -79,16 +82,25 @@ class Usage:
         return record.value if record is not None else await self._count(account)
 
     async def reserve(self, account: str, what: str) -> None:
-        """Count one more of `what` (``devices`` or ``keys``) before it is stored. Raises `LimitReached`."""
-        most: int = getattr(self.limits, what)
+        """Count one more of `what` (``devices``, ``keys``, ``firmware``) before it is stored. Raises `LimitReached`."""
 
         def change(use: UsageRecord) -> UsageRecord:
-            present: int = getattr(use, what)
-            if present >= most:
-                raise LimitReached(what, f"the account has {present} {what}, and may have {most}")
+            present = self._with_room(use, what)
             return use.with_(what, present + 1)
 
         await self._change(account, change)
+
+    async def check_room(self, account: str, what: str) -> None:
+        """Raise `LimitReached` if the account has its maximum of `what`. Only `reserve` keeps another one out."""
+        self._with_room(await self.of(account), what)
+
+    def _with_room(self, use: UsageRecord, what: str) -> int:
+        """Return the present number of `what`. Raises `LimitReached` if it is the maximum."""
+        most: int = getattr(self.limits, what)
+        present: int = getattr(use, what)
+        if present >= most:
+            raise LimitReached(what, f"the account has {present} {_WORDS.get(what, what)}, and may have {most}")
+        return present
 
     async def release(self, account: str, what: str) -> None:
         """Count one less of `what`, which was removed or never stored. Raises `StorageError`."""
@@ -110,7 +122,7 @@ class Usage:
             if got < least:
                 raise LimitReached(
                     "image_bytes",
-                    f"the images of the account's updates and rollouts have {others} bytes, and may have {most}",
+                    f"the images of the account have {others} bytes, and may have {most}",
                 )
             return attrs.evolve(use, arriving={**use.arriving, key: got})
 
@@ -207,14 +219,14 @@ class Usage:
 
     async def _counted(self, account: str) -> UsageRecord:
         prefix = f"{account}/"
-        numbers = {"devices": 0, "keys": 0}
+        numbers = {"devices": 0, "keys": 0, "firmware": 0}
         for collection in numbers:
             async for _ in self._documents.scan(collection, prefix):
                 numbers[collection] += 1
         size = 0
         async for key in self._blobs.scan(prefix):
             size += await self._blobs.size(key) or 0
-        return UsageRecord(numbers["devices"], numbers["keys"], size)
+        return UsageRecord(numbers["devices"], numbers["keys"], size, firmware=numbers["firmware"])
 
 
 class _Uncounted(Exception):

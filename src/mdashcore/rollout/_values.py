@@ -202,16 +202,29 @@ class Rollout:
     """The grammar of `filter` as stored: 1 up to version 0.1, whose terms `from_stored` translates, else 2."""
     driver: str | None = None
     """The id of the node that drives it, or `None` if none has so far. When it is gone, another one takes over."""
+    blob: str | None = None
+    """The id of the image's blob, if that is kept in the firmware library; `None` if the rollout has its own, under its
+    own id."""
 
     @classmethod
     def begun(
-        cls, id: str, name: str, image: UpdateImage, plan: Plan, filter: Sequence[str], members: int, *, now: float
+        cls,
+        id: str,
+        name: str,
+        image: UpdateImage,
+        plan: Plan,
+        filter: Sequence[str],
+        members: int,
+        *,
+        now: float,
+        blob: str | None = None,
     ) -> Rollout:
         """Return a new rollout.
 
         Args:
             members: the number of selected devices.
             now: Unix seconds.
+            blob: the id of a blob in the firmware library; `None` for a blob of its own.
 
         Raises:
             InvalidInput: there are no devices, or more than `MAX_MEMBERS`; or `now` is no time.
@@ -236,12 +249,18 @@ class Rollout:
             state=RolloutState.AWAITING_APPROVAL if plan.approval else RolloutState.RUNNING,
             phase_started=() if plan.approval else (now,),
             grammar=FILTER_GRAMMAR,
+            blob=blob,
         )
 
     @property
     def ended(self) -> bool:
         """Whether the rollout has ended: no event changes it any more."""
         return self.state in ROLLOUT_ENDS
+
+    @property
+    def blob_id(self) -> str:
+        """The id of the image's blob."""
+        return self.id if self.blob is None else self.blob
 
     @property
     def members(self) -> int:

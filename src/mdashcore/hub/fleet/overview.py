@@ -18,7 +18,15 @@ from mdashcore.hub.fleet.summaries import Summaries
 from mdashcore.hub.pausing import Pause, never_pause
 from mdashcore.ota import UPDATE_ENDS, UpdateState
 
-__all__ = ["FAILED_STATES", "MAX_SHOWN", "BuildCount", "FleetFigures", "FleetOverview"]
+__all__ = [
+    "FAILED_STATES",
+    "MAX_SHOWN",
+    "ROWS_PER_PAUSE",
+    "BuildCount",
+    "FleetFigures",
+    "FleetOverview",
+    "build_term",
+]
 
 MAX_SHOWN: Final = 10  # devices, updates and rollouts of each kind: what a person reads at a glance
 
@@ -144,10 +152,11 @@ class FleetOverview:
 
 
 def _build_terms(app: str | None, version: str | None) -> list[str]:
-    return [_term("app", app), _term("fw_version", version)]
+    return [build_term("app", app), build_term("fw_version", version)]
 
 
-def _term(name: str, value: str | None) -> str:
+def build_term(name: str, value: str | None) -> str:
+    """Return the term that devices match which report a value in `reported.ota`; for `None`, those that report none."""
     field = Field("shadow", ("reported", "ota", name))
     if value is None:
         return format_term(Term(field, "*", negated=True))

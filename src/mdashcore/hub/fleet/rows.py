@@ -122,6 +122,10 @@ class _Presence(msgspec.Struct, gc=False):
     last_seen: float | None = None
 
 
+class _UpdateImage(msgspec.Struct, frozen=True, gc=False):
+    sha256: str = ""
+
+
 class UpdateFacts(msgspec.Struct, frozen=True, gc=False):
     """The newest update of a device."""
 
@@ -130,6 +134,8 @@ class UpdateFacts(msgspec.Struct, frozen=True, gc=False):
     changed: float
     """Unix seconds."""
     reason: str = ""
+    image: _UpdateImage = _UpdateImage()
+    """The digest of the image, by which the library knows it."""
 
 
 class DeviceRow(msgspec.Struct, gc=False):
@@ -213,7 +219,7 @@ def build_size(build: ReportedBuild) -> int:
 
 
 _TAG_SIZE: Final = 32  # bytes of an entry of a dict
-_UPDATE_SIZE: Final = 200  # bytes of an update without its reason
+_UPDATE_SIZE: Final = 350  # bytes of an update without its reason: 140 of them for the digest of its image
 _BUILD_SIZE: Final = 200  # bytes of a build without its texts, and of its entry among the shared ones
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from mdashcore import _json
 from mdashcore._errors import MdashError, StorageError
+from mdashcore.firmware_entry import EntryState
 from mdashcore.hub.feed import log_names
 from mdashcore.hub.maintenance.backup import EXPORT_PAGE, UNFINISHED_IMPORT, StoreCounts, is_unfinished, read_piece
 from mdashcore.hub.records.schema import COLLECTIONS
@@ -81,33 +82,44 @@ async def check_store(backend: Backend) -> tuple[StoreCounts, list[str]]:
     for key, rollout in found["rollouts"].items():
         if rollout is None or rollout.ended:
             continue
-        problems += await _image_problems(backend, images, f"rollouts/{key}", blob_key(*split(key)), rollout.image)
+        blob = blob_key(split(key)[0], rollout.blob_id)
+        problems += await _image_problems(backend, images, f"rollouts/{key}", blob, rollout.image)
         rosters = [each for name, each in found["rollout_rosters"].items() if name.startswith(f"{key}/")]
         if sum(len(each.devices) for each in rosters if each is not None) != rollout.members:
             problems.append(f"rollouts/{key} has not ended, and does not know its devices")
+    for key, entry in found["firmware"].items():
+        if entry is not None and entry.state is EntryState.KEPT:
+            blob = blob_key(split(key)[0], entry.blob)
+            problems += await _image_problems(backend, images, f"firmware/{key}", blob, entry.image, "is kept")
     return counts, problems
 
 
 async def _image_problems(
-    backend: Backend, images: dict[str, tuple[int, str] | None], name: str, blob: str, image: UpdateImage
+    backend: Backend,
+    images: dict[str, tuple[int, str] | None],
+    name: str,
+    blob: str,
+    image: UpdateImage,
+    why: str = "has not ended",
 ) -> list[str]:
-    """Return the problems of an image that an unfinished update or rollout needs.
+    """Return the problems of an image that the library keeps, or that an unfinished update or rollout needs.
 
     Args:
+        why: the reason why the image is needed, for people.
         images: size and SHA-256 of the images read before: a rollout's is read once for all its updates.
     """
     try:
         if blob not in images:
             images[blob] = await _fingerprint(backend, blob)
     except StorageError as exc:
-        return [f"{name} has not ended, and its image cannot be read: {exc}"]
+        return [f"{name} {why}, and its image cannot be read: {exc}"]
     found = images[blob]
     if found is None:
-        return [f"{name} has not ended, and its image is gone"]
+        return [f"{name} {why}, and its image is gone"]
     if found[0] != image.size:
-        return [f"{name} has not ended, and its image is damaged: {found[0]} bytes of {image.size}"]
+        return [f"{name} {why}, and its image is damaged: {found[0]} bytes of {image.size}"]
     if found[1] != image.sha256:
-        return [f"{name} has not ended, and its image is damaged: not the bytes that were uploaded (SHA-256)"]
+        return [f"{name} {why}, and its image is damaged: not the bytes that were uploaded (SHA-256)"]
     return []
 
 

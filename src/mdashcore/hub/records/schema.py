@@ -11,6 +11,7 @@ from typing import Any, Final
 import attrs
 import msgspec
 
+from mdashcore.firmware_entry import FirmwareEntry
 from mdashcore.hub.records.store import Collection
 from mdashcore.identity import Account, ApiKey, Device
 from mdashcore.ota import Update, UpdateState
@@ -22,6 +23,7 @@ __all__ = [
     "ADMINS",
     "COLLECTIONS",
     "DEVICES",
+    "FIRMWARE",
     "KEYS",
     "KEY_OWNERS",
     "NODES",
@@ -97,6 +99,8 @@ class UsageRecord:
     """Bytes of complete images."""
     arriving: dict[str, int] = attrs.field(factory=dict)
     """Bytes reserved for images that are being uploaded, by the blob's key."""
+    firmware: int = 0
+    """Images in the library."""
 
     def with_(self, what: str, number: int) -> UsageRecord:
         """Return a copy with another number of `what`."""
@@ -241,6 +245,7 @@ SHADOWS: Final = Collection(
     key="ACCOUNT/DEVICE",
     holds="the device's shadow",
 )
+FIRMWARE: Final = Collection("firmware", FirmwareEntry, key="ACCOUNT/IMAGE", holds="an image in the library")
 UPDATES: Final = Collection(
     "updates", Update, load=Update.from_stored, dump=Update.to_stored, key="ACCOUNT/DEVICE", holds="the newest update"
 )
@@ -278,6 +283,7 @@ COLLECTIONS: Final[dict[str, Collection[Any]]] = {
         TOKEN_OWNERS,
         PRESENCE,
         SHADOWS,
+        FIRMWARE,
         UPDATES,
         UPDATE_HISTORIES,
         ROLLOUTS,

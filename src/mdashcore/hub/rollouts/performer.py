@@ -355,7 +355,7 @@ class RolloutPerformer:
         id = members.update_id(device)
         try:
             await self._starter.start(
-                DeviceKey(self._account, device), id, present.image, present.plan.options, blob=present.id
+                DeviceKey(self._account, device), id, present.image, present.plan.options, blob=present.blob_id
             )
         except (Conflict, DeviceOffline, NotFound, Busy):
             update = await self._newest_update(device)

@@ -15,7 +15,7 @@ from typing import Final
 import attrs
 
 from mdashcore import _json, ota, rollout
-from mdashcore._errors import Conflict, Damaged, LimitReached, NotFound, VersionConflict
+from mdashcore._errors import Conflict, Damaged, LimitReached, MdashError, NotFound, VersionConflict
 from mdashcore.hub.clock import Age, Ages, Clock
 from mdashcore.hub.device_list import DeviceList
 from mdashcore.hub.feed import Feed
@@ -29,7 +29,7 @@ from mdashcore.hub.records.schema import Roster
 from mdashcore.hub.records.store import Record, Records, scoped, split
 from mdashcore.hub.registry import Registry
 from mdashcore.hub.rollouts.describe import describe
-from mdashcore.hub.updates.service import Updates
+from mdashcore.hub.updates.service import CheckImage, Updates
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import make_id
 from mdashcore.rollout import Counts, Member, Outcome, Rollout, RolloutEvent
@@ -139,16 +139,22 @@ class Rollouts:
         request: rollout.RolloutRequest,
         image: ota.ImageFacts,
         pause: Pause = never_pause,
+        *,
+        blob: str | None = None,
+        check_image: CheckImage | None = None,
     ) -> Rollout:
-        """Create a rollout whose image is in the blob `blob_key(account, id)`. A node that drives rollouts begins it.
+        """Create a rollout whose image is in the blob `blob_key(account, blob or id)`. A node begins it.
 
         Args:
             pause: awaited after each device that was checked.
+            blob: a kept image, which stays when the rollout ends; without it, the rollout owns its image.
+            check_image: as for `Updates.create`.
 
         Raises:
             InvalidInput: the selection has no devices, or too many.
             NotFound: a named device does not exist.
             LimitReached: the account has its maximum of rollouts, as in `check_room`.
+            MdashError: as `check_image` raises.
         """
         await self.check_room(account)
         devices = rollout.ordered(account, await self.select(account, request.selection, pause))
@@ -161,6 +167,7 @@ class Rollouts:
             terms,
             len(devices),
             now=self.clock.now(),
+            blob=blob,
         )
         for piece in range(0, len(devices), ROSTER_PIECE):
             roster = Roster(tuple(devices[piece : piece + ROSTER_PIECE]))
@@ -168,7 +175,9 @@ class Rollouts:
         await self.records.put(scoped(account, id), made, expected=0)
         try:
             await self.check_room(account, 0)  # other rollouts may have been created since the first check
-        except LimitReached:
+            if check_image is not None:
+                await check_image()
+        except MdashError:
             await self._erase(account, id)
             raise
         await self.notify_state(account, made)

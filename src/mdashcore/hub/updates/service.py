@@ -8,7 +8,7 @@ drives, a user who cancels the update on another node) notices whether another w
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from mdashcore import identity, ota
 from mdashcore._errors import Conflict, Damaged, MdashError, NotFound, VersionConflict
@@ -28,9 +28,12 @@ from mdashcore.ota import Update, UpdateState
 from mdashcore.shadow import Shadow
 from mdashcore.storage import BlobStore, DocumentStore
 
-__all__ = ["UPDATE_PREFIX", "Updates"]
+__all__ = ["UPDATE_PREFIX", "CheckImage", "Updates"]
 
 UPDATE_PREFIX: Final = "ota"  # of an update's id
+
+CheckImage: TypeAlias = Callable[[], Awaitable[None]]
+"""Checks that a kept image was not removed. Raises `Conflict`."""
 
 
 class Updates:
@@ -75,6 +78,7 @@ class Updates:
         options: ota.Options = ota.Options(),
         *,
         blob: str | None = None,
+        check_image: CheckImage | None = None,
         driver: str | None = None,
     ) -> UpdatePerformer:
         """Queue an update whose image is in the blob `blob_key(account, blob or id)`.
@@ -83,11 +87,13 @@ class Updates:
 
         Args:
             blob: a shared image, which stays when the update ends; without it, the update owns its image.
+            check_image: awaited after the update was stored. If it raises, the update is canceled.
             driver: the id of the node that drives it.
 
         Raises:
             Conflict: the device's present update is being performed.
             NotFound: the device was removed.
+            MdashError: as `check_image` raises.
         """
         facts = image if isinstance(image, ota.UpdateImage) else ota.UpdateImage.of(image)
         race = self.store.records.race(str(key))
@@ -106,6 +112,12 @@ class Updates:
                     await self._check_device(key)
                 except MdashError:
                     await self.forget(key)
+                    raise
+            if check_image is not None:
+                try:
+                    await check_image()
+                except MdashError:
+                    await self.apply(key, ota.CancelRequested())
                     raise
             self.store.changed(key, update)
             return UpdatePerformer(self.store, key, Record(update, version), unnotified=True)

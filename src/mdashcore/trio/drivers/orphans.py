@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from mdashcore.hub.firmware.library import FirmwareLibrary
 from mdashcore.hub.rollouts.service import Rollouts
 from mdashcore.hub.updates.service import Updates
 
@@ -18,11 +19,11 @@ ORPHAN_INTERVAL: Final = 3600.0  # seconds: an upload and the check of its image
 class OrphanCollector:
     """Looks for orphans every `ORPHAN_INTERVAL`, and removes those that the check before has found too.
 
-    Orphans are images, and parts of rollouts, to which no record refers. In one check alone an orphan may be an upload
-    whose update, or rollout, is just being created.
+    Orphans are images, and parts of rollouts, to which no record refers, and images of the library whose removal is not
+    finished. In one check alone an orphan may be an upload whose update, or rollout, is just being created.
     """
 
-    def __init__(self, keeper: Updates | Rollouts) -> None:
+    def __init__(self, keeper: Updates | Rollouts | FirmwareLibrary) -> None:
         self._keeper = keeper
         self._before: set[tuple[str, str]] = set()
 

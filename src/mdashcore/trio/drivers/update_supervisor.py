@@ -23,6 +23,7 @@ from mdashcore.firmware import Image
 from mdashcore.hub import DeviceCaller, Hub
 from mdashcore.hub.leases import Leases
 from mdashcore.hub.updates.performer import UpdatePerformer
+from mdashcore.hub.updates.service import CheckImage
 from mdashcore.identity import DeviceKey
 from mdashcore.ota import Update, UpdateState
 from mdashcore.trio.background import Background
@@ -90,6 +91,7 @@ class UpdateSupervisor:
         options: ota.Options = ota.Options(),
         *,
         blob: str | None = None,
+        check_image: CheckImage | None = None,
     ) -> Update:
         """Queue an update whose image is in the blob store. It begins immediately if the device is connected here.
 
@@ -98,7 +100,9 @@ class UpdateSupervisor:
         with trio.CancelScope(shield=True):  # once stored it has to be driven, even if the request was canceled
             pending = self._pending.setdefault(key, deque(maxlen=MAX_DRIVER_EVENTS))
             try:
-                performer = await self._hub.updates.create(key, id, image, options, blob=blob, driver=self._node)
+                performer = await self._hub.updates.create(
+                    key, id, image, options, blob=blob, check_image=check_image, driver=self._node
+                )
             except BaseException:
                 self._pending.pop(key, None)
                 if pending and key in self._connected:

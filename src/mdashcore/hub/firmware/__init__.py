@@ -1,0 +1,1 @@
+"""The firmware library: images that are kept, and the devices that run them."""

@@ -1,0 +1,127 @@
+"""Which devices run an image of the library, or failed to: by the builds that they report, and their newest updates.
+
+It costs one pass over the rows of the account's summary, which are in memory.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from typing import Final
+
+import attrs
+
+from mdashcore.filters._parser import MAX_TERM
+from mdashcore.firmware_entry import FirmwareEntry
+from mdashcore.hub.fleet.overview import FAILED_STATES, ROWS_PER_PAUSE, build_term
+from mdashcore.hub.fleet.rows import DeviceRow
+from mdashcore.hub.fleet.summaries import Summaries
+from mdashcore.hub.pausing import Pause, never_pause
+from mdashcore.ota import UPDATE_ENDS, UpdateImage, UpdateState
+
+__all__ = ["MAX_SHOWN_DEVICES", "FirmwareDevices", "FirmwareUse", "ImageUse", "use_of"]
+
+MAX_SHOWN_DEVICES: Final = 1_000  # devices of each kind in one answer: 200 KB
+
+_INSTALLED: Final = frozenset({UpdateState.COMMITTED, UpdateState.ALREADY_INSTALLED})
+
+
+class ImageUse(StrEnum):
+    """What a device does with an image."""
+
+    RUNNING = "running"
+    UPDATING = "updating"
+    FAILED = "failed"
+
+
+@attrs.define
+class FirmwareUse:
+    """The devices of an image: how many, and some of them."""
+
+    counts: dict[ImageUse, int] = attrs.field(factory=lambda: dict.fromkeys(ImageUse, 0))
+    devices: dict[ImageUse, list[DeviceRow]] = attrs.field(factory=lambda: {use: [] for use in ImageUse})
+    """By id; of those that failed the last ones first."""
+    filter: list[str] = attrs.field(factory=list)
+    """The terms for devices that report the image's build; empty if it is not known, or no term can hold it."""
+
+
+def use_of(row: DeviceRow, image: UpdateImage) -> ImageUse | None:
+    """Return what a device does with an image; `None` if it has nothing to do with it.
+
+    A device runs an image if it reports that build and application. The build of a bare image is not known: the device
+    runs that if its newest update has committed it.
+    """
+    update = row.update if row.update is not None and row.update.image.sha256 == image.sha256 else None
+    if update is not None and update.state not in UPDATE_ENDS:
+        return ImageUse.UPDATING
+    if image.build_id is not None:
+        if row.build.fw_id == image.build_id and (image.app is None or row.build.app in (None, image.app)):
+            return ImageUse.RUNNING
+    elif update is not None and update.state in _INSTALLED:
+        return ImageUse.RUNNING
+    return ImageUse.FAILED if update is not None and update.state in FAILED_STATES else None
+
+
+class FirmwareDevices:
+    """The devices of each account's images."""
+
+    def __init__(self, summaries: Summaries) -> None:
+        self._summaries = summaries
+
+    async def counts(
+        self, account: str, entries: Iterable[FirmwareEntry], pause: Pause = never_pause
+    ) -> dict[str, dict[ImageUse, int]]:
+        """Return the number of devices of each image, by its id. It costs one pass, however many images there are.
+
+        Raises:
+            TooLarge: the account has more devices than a summary may have.
+        """
+        by_build: dict[str | None, list[FirmwareEntry]] = {}
+        by_digest: dict[str, FirmwareEntry] = {}
+        found = {}
+        for entry in entries:
+            by_build.setdefault(entry.image.build_id, []).append(entry)
+            by_digest[entry.image.sha256] = entry
+            found[entry.id] = dict.fromkeys(ImageUse, 0)
+        by_build.pop(None, None)
+        for rows in _slices((await self._summaries.of(account, pause)).rows.values()):
+            for row in rows:
+                concerned = {entry.id: entry for entry in by_build.get(row.build.fw_id, ())}
+                if row.update is not None and (one := by_digest.get(row.update.image.sha256)) is not None:
+                    concerned[one.id] = one
+                for id, entry in concerned.items():
+                    if (use := use_of(row, entry.image)) is not None:
+                        found[id][use] += 1
+            await pause()
+        return found
+
+    async def of(self, account: str, entry: FirmwareEntry, limit: int, pause: Pause = never_pause) -> FirmwareUse:
+        """Return the devices of an image, at most `limit` of each kind. Raises as `counts`."""
+        result = FirmwareUse()
+        for rows in _slices((await self._summaries.of(account, pause)).rows.values()):
+            for row in rows:
+                if (use := use_of(row, entry.image)) is not None:
+                    result.counts[use] += 1
+                    result.devices[use].append(row)
+            for use, devices in result.devices.items():
+                order = _by_failure if use is ImageUse.FAILED else _by_id
+                result.devices[use] = heapq.nsmallest(limit, devices, key=order)
+            await pause()
+        if entry.image.build_id is not None and len(term := build_term("fw_id", entry.image.build_id)) <= MAX_TERM:
+            result.filter = [term]
+        return result
+
+
+def _slices(rows: Iterable[DeviceRow]) -> Iterator[list[DeviceRow]]:
+    """Return the rows in pieces, between which other tasks may run: also those that change the summary."""
+    whole = list(rows)
+    return (whole[start : start + ROWS_PER_PAUSE] for start in range(0, len(whole), ROWS_PER_PAUSE))
+
+
+def _by_id(row: DeviceRow) -> tuple[float, str]:
+    return 0.0, row.id
+
+
+def _by_failure(row: DeviceRow) -> tuple[float, str]:
+    return -(row.update.changed if row.update is not None else 0.0), row.id

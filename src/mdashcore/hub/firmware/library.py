@@ -1,0 +1,359 @@
+"""The firmware library: images that are kept for updates and rollouts until a user removes them.
+
+An entry is addressed by its content, so the same image is in the library of an account once. Its bytes are in a blob of
+their own, which is stored before the entry and removed after it. `mdashcore.firmware_entry` explains why an image is
+never removed under an update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import Final
+
+from mdashcore import _json, identity, notifications, ota
+from mdashcore._errors import AlreadyExists, Conflict, Damaged, MdashError, NotFound, VersionConflict
+from mdashcore.firmware_entry import (
+    BLOB_PREFIX,
+    EntryState,
+    FirmwareEntry,
+    RemovalStep,
+    check_notes,
+    entry_id,
+)
+from mdashcore.hub.feed import Feed
+from mdashcore.hub.firmware.describe import describe
+from mdashcore.hub.pausing import Pause, never_pause
+from mdashcore.hub.records.contention import Contention
+from mdashcore.hub.records.schema import FIRMWARE, ROLLOUTS, UPDATES
+from mdashcore.hub.records.store import Record, Records, scoped, split
+from mdashcore.hub.usage import Usage
+from mdashcore.storage import BlobStore, DocumentStore
+
+__all__ = ["FirmwareLibrary"]
+
+MAX_ENTRY_ID: Final = 64  # characters: generated ids have 19, and a longer one must not reach a store as a key
+
+
+class FirmwareLibrary:
+    """The kept images of every account.
+
+    Args:
+        now: the wall clock, in Unix seconds.
+        entropy: returns that many random bytes.
+        contention: how writers of the same record wait for each other.
+        usage: counts the images of each account.
+    """
+
+    def __init__(
+        self,
+        documents: DocumentStore,
+        blobs: BlobStore,
+        feed: Feed,
+        usage: Usage,
+        *,
+        now: Callable[[], float],
+        entropy: Callable[[int], bytes],
+        contention: Contention = Contention(),
+    ) -> None:
+        self.records: Records[FirmwareEntry] = Records(documents, FIRMWARE, contention=contention)
+        self._updates = Records(documents, UPDATES)
+        self._rollouts = Records(documents, ROLLOUTS)
+        self.blobs = blobs
+        self._feed = feed
+        self._now = now
+        self._entropy = entropy
+        self._usage = usage
+
+    # Adding
+
+    def new_blob(self) -> str:
+        """Return a new id for the blob of an image that is about to be added."""
+        return identity.make_id(BLOB_PREFIX, self._entropy(8))
+
+    async def check_room(self, account: str) -> None:
+        """Raise `LimitReached` if the account keeps as many images as it may."""
+        await self._usage.check_room(account, "firmware")
+
+    async def add(
+        self,
+        account: str,
+        blob: str,
+        image: ota.ImageFacts,
+        *,
+        uploaded_by: str,
+        key: str | None = None,
+        name: str = "",
+        notes: str = "",
+    ) -> tuple[FirmwareEntry, bool]:
+        """Add an image whose bytes are in the blob `scoped(account, blob)`, and notify subscribers.
+
+        If the library has the same image, this blob is deleted. The caller deletes it if this fails.
+
+        Args:
+            blob: from `new_blob`.
+            uploaded_by: the name of the user or of the key.
+            key: the id of the key.
+
+        Returns:
+            the entry, and whether it is new.
+
+        Raises:
+            LimitReached: the account keeps as many images as it may.
+            Conflict: the library has the same bytes as another kind of image; or they are just being removed, and are
+                still needed.
+        """
+        facts = ota.UpdateImage.of(image)
+        made = FirmwareEntry(
+            id=entry_id(facts.sha256),
+            blob=blob,
+            image=facts,
+            name=identity.check_label(name) or facts.app or facts.name,
+            notes=check_notes(notes),
+            created=self._now(),
+            uploaded_by=uploaded_by,
+            key=key,
+        )
+        place = scoped(account, made.id)
+        race = self.records.race(place)
+        while True:
+            found = await self.records.get(place)
+            if found is None:
+                try:
+                    await self._create(account, made)
+                    return made, True
+                except VersionConflict:
+                    await race.lost()
+            elif found.value.state is EntryState.KEPT:
+                _check_same(found.value, made)
+                await self.blobs.delete(scoped(account, blob))
+                return found.value, False
+            else:  # a removal that was interrupted, or one that is going on
+                try:
+                    await self._finish(account, found)
+                except Conflict:
+                    continue  # it is kept
+                await race.lost()
+
+    async def _create(self, account: str, made: FirmwareEntry) -> None:
+        """Store a new entry, and notify subscribers. Raises `VersionConflict` if another task has stored one."""
+        await self._usage.reserve(account, "firmware")
+        try:
+            await self.records.put(scoped(account, made.id), made, expected=0)
+        except MdashError:
+            await self._usage.release(account, "firmware")
+            raise
+        await self._notify(account, notifications.FIRMWARE_ADDED, made)
+
+    # Reading
+
+    async def get(self, account: str, id: str) -> FirmwareEntry:
+        """Return an image of the account. Raises `NotFound`."""
+        return (await self._record(account, id)).value
+
+    async def of(self, account: str, damaged: list[str] | None = None) -> list[FirmwareEntry]:
+        """Return the account's images, newest first. `damaged` receives the ids of those that cannot be read."""
+        found = [each async for _, each in self.records.scan(scoped(account, ""), damaged)]
+        return sorted(found, key=lambda each: (-each.created, each.id))
+
+    async def usable(self, account: str, id: str) -> FirmwareEntry:
+        """Return an image with which an update may begin. Raises `NotFound`, or `Conflict` while it is removed."""
+        found = await self.get(account, id)
+        if found.state is not EntryState.KEPT:
+            raise Conflict(f"the image {id!r} is just being removed")
+        return found
+
+    async def check_kept(self, account: str, entry: FirmwareEntry) -> None:
+        """Check that an image is still there, after an update or a rollout with it was stored.
+
+        Raises:
+            Conflict: it is being removed, or was. The update must not begin.
+        """
+        try:
+            present = await self.usable(account, entry.id)
+        except NotFound:
+            present = None
+        if present is None or present.blob != entry.blob:
+            raise Conflict(f"the image {entry.id!r} was just removed")
+
+    # Changes
+
+    async def edit(self, account: str, id: str, *, name: str | None = None, notes: str | None = None) -> FirmwareEntry:
+        """Change the texts of an image, and notify subscribers. `None` leaves a text as it is.
+
+        Raises:
+            NotFound: there is no such image.
+            InvalidInput: a text is not allowed.
+        """
+        before = await self.get(account, id)
+        if before.edited(name, notes) == before:
+            return before
+
+        def change(found: FirmwareEntry | None) -> FirmwareEntry:
+            if found is None:
+                raise NotFound(f"no image {id!r}")
+            return found.edited(name, notes)
+
+        changed = await self.records.change(scoped(account, id), change)
+        assert changed is not None  # noqa: S101 - for the type checker: `change` returns an entry, or raises
+        await self._notify(account, notifications.FIRMWARE_UPDATED, changed)
+        return changed
+
+    async def remove(self, account: str, id: str, pause: Pause = never_pause) -> None:
+        """Remove an image that nothing needs, and notify subscribers.
+
+        Args:
+            pause: awaited after each update that was looked at.
+
+        Raises:
+            NotFound: there is no such image.
+            Conflict: an update or a rollout that has not ended needs it.
+        """
+        race = self.records.race(scoped(account, id))
+        blob: str | None = None
+        while True:
+            try:
+                found = await self._record(account, id)
+            except Damaged:
+                # Its blob is not known. It becomes an orphan, which is kept as long as an update needs it.
+                await self._delete(account, id)
+                return
+            except NotFound:
+                if blob is None:
+                    raise
+                return  # another task has finished the removal
+            if blob not in (None, found.value.blob):
+                return  # the same, and the image was added again
+            blob = found.value.blob
+            try:
+                marked = await self._step(account, found, RemovalStep.BEGIN)
+            except VersionConflict:
+                await race.lost()
+                continue
+            if await self._finish(account, marked, pause):
+                return
+            await race.lost()
+
+    async def _delete(self, account: str, id: str, expected: int | None = None) -> None:
+        """Delete the record of an image, and notify subscribers. Raises `VersionConflict`."""
+        if await self.records.delete(scoped(account, id), expected=expected):
+            await self._usage.release(account, "firmware")
+            await self._feed.emit(account, notifications.FIRMWARE_DELETED, id)
+
+    async def _finish(self, account: str, marked: Record[FirmwareEntry], pause: Pause = never_pause) -> bool:
+        """Finish the removal of an image that was found `REMOVING`. Returns `False` if another task changed it.
+
+        Raises:
+            Conflict: the image is needed, and is kept.
+        """
+        entry = marked.value
+        need = await self._need(account, entry.blob, pause)
+        try:
+            if need is not None:
+                await self._step(account, marked, RemovalStep.KEEP)
+            else:
+                await self._delete(account, entry.id, expected=marked.version)
+        except VersionConflict:
+            return False
+        if need is not None:
+            raise Conflict(f"{need} needs the image {entry.id!r}")
+        await self.blobs.delete(scoped(account, entry.blob))  # a process that dies before leaves an orphan
+        return True
+
+    async def _step(self, account: str, found: Record[FirmwareEntry], step: RemovalStep) -> Record[FirmwareEntry]:
+        """Store the entry after a step. Raises `VersionConflict` if another task has changed it."""
+        after = found.value.after(step)
+        assert after is not None  # noqa: S101 - for the type checker: the last step deletes the record
+        return Record(after, await self.records.put(scoped(account, after.id), after, expected=found.version))
+
+    async def _need(self, account: str, blob: str, pause: Pause) -> str | None:
+        """Return what needs a blob, for people: an update or a rollout that has not ended; `None` if nothing does.
+
+        Reads every update of the account, and decodes those that name the blob.
+        """
+        prefix = scoped(account, "")
+        async for _, rollout in self._rollouts.scan(prefix):
+            if rollout.blob_id == blob and not rollout.ended:
+                return f"the rollout {rollout.id!r}, which is {rollout.state},"
+        name = blob.encode()
+        async with aclosing(self._updates.documents(prefix)) as documents:
+            async for document in documents:
+                await pause()
+                if document.damage is not None or name not in document.body:
+                    continue
+                try:
+                    update = self._updates.read(document)
+                except Damaged:
+                    continue  # a damaged update cannot be performed
+                if update.blob_id == blob and not update.ended:
+                    return f"the update of {split(document.key)[1]!r}, which is {update.state},"
+        return None
+
+    async def forget(self, account: str) -> None:
+        """Remove all images of a removed account. Its rollouts are gone, and its updates end without their image."""
+        prefix = scoped(account, "")
+        for key in await self.records.keys(prefix):
+            await self.records.delete(key)
+        async for key in self.blobs.scan(scoped(account, f"{BLOB_PREFIX}_")):
+            await self.blobs.delete(key)
+
+    # Orphans
+
+    async def orphans(self) -> set[tuple[str, str]]:
+        """Return (account, id) of every blob without an entry, and of every entry whose removal is not finished.
+
+        Some may be on their way into the library, or out of it. The caller removes only those that are still among
+        them an hour later.
+        """
+        blobs = {split(key) async for key in self.blobs.scan() if f"/{BLOB_PREFIX}_" in key}
+        removing: set[tuple[str, str]] = set()
+        damaged: list[str] = []
+        async for key, entry in self.records.scan(damaged=damaged):
+            account, id = split(key)
+            blobs.discard((account, entry.blob))
+            if entry.state is EntryState.REMOVING:
+                removing.add((account, id))
+        if blobs:  # an entry that was damaged, and then removed, may have left them to an update
+            async for key, update in self._updates.scan(damaged=damaged):
+                if not update.ended:
+                    blobs.discard((split(key)[0], update.blob_id))
+            async for key, rollout in self._rollouts.scan(damaged=damaged):
+                if not rollout.ended:
+                    blobs.discard((split(key)[0], rollout.blob_id))
+        unsure = {split(key)[0] for key in damaged}  # a damaged record may need any blob of its account
+        return {(account, blob) for account, blob in blobs if account not in unsure} | removing
+
+    async def remove_orphan(self, account: str, id: str) -> None:
+        """Remove a blob that is one of the `orphans`, or finish a removal. An image that is needed is kept."""
+        if id.startswith(f"{BLOB_PREFIX}_"):
+            await self.blobs.delete(scoped(account, id))
+            return
+        found = await self.records.get(scoped(account, id))
+        if found is not None and found.value.state is EntryState.REMOVING:
+            try:
+                await self._finish(account, found)
+            except Conflict:
+                pass  # it is kept
+
+    async def _record(self, account: str, id: str) -> Record[FirmwareEntry]:
+        record = await self.records.get(scoped(account, id)) if _possible(id) else None
+        if record is None:
+            raise NotFound(f"no image {id!r} in the library")
+        return record
+
+    async def _notify(self, account: str, name: str, entry: FirmwareEntry) -> None:
+        await self._feed.emit(account, name, entry.id, _json.encode(describe(entry)))
+
+
+def _check_same(present: FirmwareEntry, added: FirmwareEntry) -> None:
+    """Check that an entry is the image that is to be added. Raises `AlreadyExists`."""
+    if present.image.sha256 != added.image.sha256:
+        raise AlreadyExists(f"another image has the id {present.id!r}: its digest begins in the same way")
+    if present.image.bare != added.image.bare:
+        kind = "a bare image" if present.image.bare else "a firmware zip"
+        raise AlreadyExists(f"the library has the same bytes as {kind}, as {present.id!r}: remove it first")
+
+
+def _possible(id: str) -> bool:
+    """Return whether the id is allowed for an entry: any other id must not reach a store as a key."""
+    return 0 < len(id) <= MAX_ENTRY_ID and id.isascii() and id.replace("_", "").isalnum()
