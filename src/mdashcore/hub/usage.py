@@ -83,24 +83,15 @@ class Usage:
 
     async def reserve(self, account: str, what: str) -> None:
         """Count one more of `what` (``devices``, ``keys``, ``firmware``) before it is stored. Raises `LimitReached`."""
+        most: int = getattr(self.limits, what)
 
         def change(use: UsageRecord) -> UsageRecord:
-            present = self._with_room(use, what)
+            present: int = getattr(use, what)
+            if present >= most:
+                raise LimitReached(what, f"the account has {present} {_WORDS.get(what, what)}, and may have {most}")
             return use.with_(what, present + 1)
 
         await self._change(account, change)
-
-    async def check_room(self, account: str, what: str) -> None:
-        """Raise `LimitReached` if the account has its maximum of `what`. Only `reserve` keeps another one out."""
-        self._with_room(await self.of(account), what)
-
-    def _with_room(self, use: UsageRecord, what: str) -> int:
-        """Return the present number of `what`. Raises `LimitReached` if it is the maximum."""
-        most: int = getattr(self.limits, what)
-        present: int = getattr(use, what)
-        if present >= most:
-            raise LimitReached(what, f"the account has {present} {_WORDS.get(what, what)}, and may have {most}")
-        return present
 
     async def release(self, account: str, what: str) -> None:
         """Count one less of `what`, which was removed or never stored. Raises `StorageError`."""

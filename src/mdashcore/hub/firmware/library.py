@@ -12,7 +12,7 @@ from contextlib import aclosing
 from typing import Final
 
 from mdashcore import _json, identity, notifications, ota
-from mdashcore._errors import AlreadyExists, Conflict, Damaged, MdashError, NotFound, VersionConflict
+from mdashcore._errors import AlreadyExists, Conflict, Damaged, LimitReached, NotFound, VersionConflict
 from mdashcore.firmware_entry import (
     BLOB_PREFIX,
     EntryState,
@@ -71,10 +71,6 @@ class FirmwareLibrary:
         """Return a new id for the blob of an image that is about to be added."""
         return identity.make_id(BLOB_PREFIX, self._entropy(8))
 
-    async def check_room(self, account: str) -> None:
-        """Raise `LimitReached` if the account keeps as many images as it may."""
-        await self._usage.check_room(account, "firmware")
-
     async def add(
         self,
         account: str,
@@ -88,7 +84,7 @@ class FirmwareLibrary:
     ) -> tuple[FirmwareEntry, bool]:
         """Add an image whose bytes are in the blob `scoped(account, blob)`, and notify subscribers.
 
-        If the library has the same image, this blob is deleted. The caller deletes it if this fails.
+        The blob is the library's from now on. It is deleted if the library has the same image, or refuses this one.
 
         Args:
             blob: from `new_blob`.
@@ -100,8 +96,8 @@ class FirmwareLibrary:
 
         Raises:
             LimitReached: the account keeps as many images as it may.
-            Conflict: the library has the same bytes as another kind of image; or they are just being removed, and are
-                still needed.
+            AlreadyExists: the library has the same bytes as another kind of image.
+            StorageError: the store fails. What it has of the image is removed later, if it is not in the library.
         """
         facts = ota.UpdateImage.of(image)
         made = FirmwareEntry(
@@ -114,6 +110,17 @@ class FirmwareLibrary:
             uploaded_by=uploaded_by,
             key=key,
         )
+        try:
+            entry = await self._put(account, made)
+        except (LimitReached, AlreadyExists):
+            await self.blobs.delete(scoped(account, blob))
+            raise
+        if entry is not made:
+            await self.blobs.delete(scoped(account, blob))
+        return entry, entry is made
+
+    async def _put(self, account: str, made: FirmwareEntry) -> FirmwareEntry:
+        """Store a new entry. Returns it, or that of the same image. Raises as `add`."""
         place = scoped(account, made.id)
         race = self.records.race(place)
         while True:
@@ -121,13 +128,12 @@ class FirmwareLibrary:
             if found is None:
                 try:
                     await self._create(account, made)
-                    return made, True
+                    return made
                 except VersionConflict:
                     await race.lost()
             elif found.value.state is EntryState.KEPT:
                 _check_same(found.value, made)
-                await self.blobs.delete(scoped(account, blob))
-                return found.value, False
+                return found.value
             else:  # a removal that was interrupted, or one that is going on
                 try:
                     await self._finish(account, found)
@@ -140,7 +146,7 @@ class FirmwareLibrary:
         await self._usage.reserve(account, "firmware")
         try:
             await self.records.put(scoped(account, made.id), made, expected=0)
-        except MdashError:
+        except VersionConflict:
             await self._usage.release(account, "firmware")
             raise
         await self._notify(account, notifications.FIRMWARE_ADDED, made)
