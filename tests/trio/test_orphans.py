@@ -13,7 +13,7 @@ from mdashcore.hub import Hub
 from mdashcore.hub.feed import KEEP_SECONDS
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import DeviceKey
-from mdashcore.server.uploads import update_upload
+from mdashcore.server.uploads import image_body
 from mdashcore.storage import open_backend
 from mdashcore.trio.drivers.orphans import ORPHAN_INTERVAL
 from mdashcore.trio.node import open_node
@@ -77,7 +77,7 @@ async def test_an_upload_that_goes_on(autojump_clock, hub):
         await hub.updates.create(DeviceKey("alice", "d1"), "ota_new", IMAGE)
         await trio.sleep(ORPHAN_INTERVAL)
         assert await images(hub) == {"ota_new"}
-    assert update_upload.UPLOAD_TIMEOUT <= ORPHAN_INTERVAL / 2
+    assert image_body.UPLOAD_TIMEOUT <= ORPHAN_INTERVAL / 2
 
 
 async def test_a_store_that_is_away(autojump_clock, hub, monkeypatch):

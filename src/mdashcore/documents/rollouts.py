@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, NotRequired, TypedDict
+from typing import Annotated, Final, NotRequired, Required, TypedDict
 
 from msgspec import Meta
 
@@ -17,6 +17,7 @@ __all__ = [
     "CountsDocument",
     "DamagedRollout",
     "ImageForm",
+    "KeptRollout",
     "MemberDocument",
     "MembersPage",
     "MembersQuery",
@@ -110,6 +111,12 @@ class NewRollout(PlanDocument, total=False):
     ]
 
 
+class KeptRollout(NewRollout, total=False):
+    """A rollout of an image of the firmware library."""
+
+    firmware: Required[Annotated[str, member("the id of the image")]]
+
+
 class RolloutForm(TypedDict):
     """The form of a new rollout. Put `rollout` first: if it is wrong, the image is not waited for."""
 
@@ -127,6 +134,7 @@ class RolloutQuery(TypedDict, total=False):
     """The parameters of a new rollout."""
 
     bare: Annotated[bool, member("`1`: the image is a bare one, whatever its name or its first bytes look like", 0)]
+    keep: Annotated[bool, member("`1`: keep the image in the firmware library", 0)]
 
 
 class CountsDocument(TypedDict):

@@ -106,6 +106,8 @@ class UpdateQuery(TypedDict, total=False):
     ]
     force: Annotated[bool, member("`1`: send it whatever platform, application and build the device reports", 0)]
     bare: Annotated[bool, member("`1`: the image is a bare one, whatever its name or its first bytes look like", 0)]
+    keep: Annotated[bool, member("`1`: keep the image in the firmware library", 0)]
+    firmware: Annotated[str, member("the id of an image of the firmware library, in place of a body")]
     commit: Annotated[str, member("`auto`: commit after a health check", "manual", pattern="^(auto|manual)$")]
     commit_after: Annotated[
         int,

@@ -28,6 +28,7 @@ from mdashcore.server.lanes.fast_lane import SECURITY_HEADERS
 from mdashcore.server.openapi import ALL_ENDPOINTS, PUBLIC_PATHS
 from mdashcore.server.service import Service
 from mdashcore.server.static import StaticFiles
+from mdashcore.server.uploads.firmware_upload import FirmwareRoute
 from mdashcore.server.uploads.rollout_upload import RolloutRoute
 from mdashcore.server.uploads.update_upload import UploadRoute
 
@@ -79,7 +80,8 @@ def create_app(service: Service, *, in_front: Callable[[App], App] = lambda app:
         timeout=settings.body_timeout,
         authenticate=authenticate,
     )
-    whole = FramingGuard(FairApp(in_front(StaticFiles(UploadRoute(service, RolloutRoute(service, guarded))))))
+    uploads = UploadRoute(service, RolloutRoute(service, FirmwareRoute(service, guarded)))
+    whole = FramingGuard(FairApp(in_front(StaticFiles(uploads))))
     proxied = ProxiedApp(RootPathApp(whole), service.proxies, settings.hsts_max_age)
     return RequestIdApp(proxied, service.proxies)
 

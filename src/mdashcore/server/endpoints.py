@@ -49,10 +49,12 @@ class Form:
     Args:
         fields: a `TypedDict`. A field of `bytes` is a file; any other is JSON.
         or_file: whether the body may also be the file alone.
+        or_json: a `TypedDict` that the body may also be, as JSON.
     """
 
     fields: Any
     or_file: bool = False
+    or_json: Any = None
 
 
 @attrs.frozen
@@ -81,6 +83,8 @@ class Endpoint:
     """The types of the parts of the path, by name."""
     conditional: bool = False
     """Whether ``If-Match`` and ``If-None-Match`` are heeded."""
+    headers: tuple[str, ...] = ()
+    """The names of other headers that are heeded."""
     is_paged: bool = False
     """Whether a list may end with a header ``Link`` to its next page."""
     is_socket: bool = False

@@ -19,6 +19,7 @@ from mdashcore.server.api._request import answer
 from mdashcore.server.asgi import Scope, root_path
 from mdashcore.server.endpoints import Access, Endpoint, Form, Routes, Text
 from mdashcore.server.query import ACCESS_TOKEN
+from mdashcore.server.uploads.firmware_upload import FirmwareRoute
 from mdashcore.server.uploads.rollout_upload import RolloutRoute
 from mdashcore.server.uploads.update_upload import UploadRoute
 
@@ -38,6 +39,7 @@ ALL_ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *routes.endpoints,
     UploadRoute.endpoint,
     RolloutRoute.endpoint,
+    FirmwareRoute.endpoint,
 )
 """Every endpoint, of both lanes. What serves one stands in `Endpoint.handler`, or in front of Quart."""
 
@@ -190,6 +192,8 @@ def _conditions(endpoint: Endpoint) -> Iterator[dict[str, Any]]:
         for name in ("If-Match", "If-None-Match") if endpoint.method == "GET" else ("If-Match",):
             words = "entity tags of versions, or `*`"
             yield {"name": name, "in": "header", "description": words, "schema": {"type": "string"}}
+    for name in endpoint.headers:
+        yield {"name": name, "in": "header", "description": "as in RFC 9110", "schema": {"type": "string"}}
 
 
 def _answer(status: int, value: Any, schemas: _Schemas) -> dict[str, Any]:
@@ -255,6 +259,8 @@ class _Schemas:
         content: dict[str, Any] = {"multipart/form-data": {"schema": shape, "encoding": encoding}}
         if form.or_file:
             content["application/octet-stream"] = {}
+        if form.or_json is not None:
+            content["application/json"] = {"schema": self.of(form.or_json)}
         return {"content": content, "required": True, "description": str(form.fields.__doc__)}
 
 
@@ -264,6 +270,8 @@ def _types(endpoint: Endpoint) -> Iterator[Any]:
     yield from _hints(endpoint.query).values()
     if isinstance(endpoint.body, Form):
         yield from (type_ for type_ in _hints(endpoint.body.fields).values() if not _is_file(type_))
+        if endpoint.body.or_json is not None:
+            yield endpoint.body.or_json
     elif endpoint.body is not None:
         yield endpoint.body
     yield from (value for value in endpoint.answers.values() if value is not None and not isinstance(value, Text))

@@ -217,6 +217,7 @@ class Service:
             "sessions": await hub.sessions.count(account),
             "rollouts": rollouts,
             "open_rollouts": open_rollouts,
+            "firmware": stored.firmware,
             "image_bytes": stored.all_image_bytes,
             "uploads": self.uploads.of(account),
             "subscribers": self.node.subscribers.of(account),

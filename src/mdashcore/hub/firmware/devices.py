@@ -20,9 +20,7 @@ from mdashcore.hub.fleet.summaries import Summaries
 from mdashcore.hub.pausing import Pause, never_pause
 from mdashcore.ota import UPDATE_ENDS, UpdateImage, UpdateState
 
-__all__ = ["MAX_SHOWN_DEVICES", "FirmwareDevices", "FirmwareUse", "ImageUse", "use_of"]
-
-MAX_SHOWN_DEVICES: Final = 1_000  # devices of each kind in one answer: 200 KB
+__all__ = ["FirmwareDevices", "FirmwareUse", "ImageUse", "use_of"]
 
 _INSTALLED: Final = frozenset({UpdateState.COMMITTED, UpdateState.ALREADY_INSTALLED})
 

@@ -8,7 +8,6 @@ never removed under an update.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import aclosing
 from typing import Final
 
 from mdashcore import _json, identity, notifications, ota
@@ -23,9 +22,10 @@ from mdashcore.firmware_entry import (
 )
 from mdashcore.hub.feed import Feed
 from mdashcore.hub.firmware.describe import describe
+from mdashcore.hub.firmware.needs import ImageNeeds
 from mdashcore.hub.pausing import Pause, never_pause
 from mdashcore.hub.records.contention import Contention
-from mdashcore.hub.records.schema import FIRMWARE, ROLLOUTS, UPDATES
+from mdashcore.hub.records.schema import FIRMWARE
 from mdashcore.hub.records.store import Record, Records, scoped, split
 from mdashcore.hub.usage import Usage
 from mdashcore.storage import BlobStore, DocumentStore
@@ -57,8 +57,7 @@ class FirmwareLibrary:
         contention: Contention = Contention(),
     ) -> None:
         self.records: Records[FirmwareEntry] = Records(documents, FIRMWARE, contention=contention)
-        self._updates = Records(documents, UPDATES)
-        self._rollouts = Records(documents, ROLLOUTS)
+        self._needs = ImageNeeds(documents)
         self.blobs = blobs
         self._feed = feed
         self._now = now
@@ -253,7 +252,7 @@ class FirmwareLibrary:
             Conflict: the image is needed, and is kept.
         """
         entry = marked.value
-        need = await self._need(account, entry.blob, pause)
+        need = await self._needs.of(account, entry.blob, pause)
         try:
             if need is not None:
                 await self._step(account, marked, RemovalStep.KEEP)
@@ -271,29 +270,6 @@ class FirmwareLibrary:
         after = found.value.after(step)
         assert after is not None  # noqa: S101 - for the type checker: the last step deletes the record
         return Record(after, await self.records.put(scoped(account, after.id), after, expected=found.version))
-
-    async def _need(self, account: str, blob: str, pause: Pause) -> str | None:
-        """Return what needs a blob, for people: an update or a rollout that has not ended; `None` if nothing does.
-
-        Reads every update of the account, and decodes those that name the blob.
-        """
-        prefix = scoped(account, "")
-        async for _, rollout in self._rollouts.scan(prefix):
-            if rollout.blob_id == blob and not rollout.ended:
-                return f"the rollout {rollout.id!r}, which is {rollout.state},"
-        name = blob.encode()
-        async with aclosing(self._updates.documents(prefix)) as documents:
-            async for document in documents:
-                await pause()
-                if document.damage is not None or name not in document.body:
-                    continue
-                try:
-                    update = self._updates.read(document)
-                except Damaged:
-                    continue  # a damaged update cannot be performed
-                if update.blob_id == blob and not update.ended:
-                    return f"the update of {split(document.key)[1]!r}, which is {update.state},"
-        return None
 
     async def forget(self, account: str) -> None:
         """Remove all images of a removed account. Its rollouts are gone, and its updates end without their image."""
@@ -320,12 +296,7 @@ class FirmwareLibrary:
             if entry.state is EntryState.REMOVING:
                 removing.add((account, id))
         if blobs:  # an entry that was damaged, and then removed, may have left them to an update
-            async for key, update in self._updates.scan(damaged=damaged):
-                if not update.ended:
-                    blobs.discard((split(key)[0], update.blob_id))
-            async for key, rollout in self._rollouts.scan(damaged=damaged):
-                if not rollout.ended:
-                    blobs.discard((split(key)[0], rollout.blob_id))
+            blobs -= await self._needs.all(damaged)
         unsure = {split(key)[0] for key in damaged}  # a damaged record may need any blob of its account
         return {(account, blob) for account, blob in blobs if account not in unsure} | removing
 

@@ -1,4 +1,6 @@
-"""``POST /rollouts``: the request and the image, in one form. The image streams into a blob.
+"""``POST /rollouts``: the request and the image, in one form; or the request alone, with an image of the library.
+
+The image streams into a blob.
 
 The route is raw ASGI, for the same reasons as the upload for one device.
 """
@@ -6,7 +8,7 @@ The route is raw ASGI, for the same reasons as the upload for one device.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from typing import Final
 
 import multipart
@@ -14,27 +16,34 @@ import trio
 
 from mdashcore import _json, rollout
 from mdashcore._errors import InvalidInput, TooLarge
-from mdashcore.documents import RolloutDocument, RolloutForm, RolloutQuery
+from mdashcore.documents import KeptRollout, RolloutDocument, RolloutForm, RolloutQuery
 from mdashcore.hub.rollouts.describe import describe
 from mdashcore.hub.updates.store import blob_key
+from mdashcore.ota import UpdateImage
 from mdashcore.server.asgi import (
     App,
     Receive,
     Scope,
     Send,
 )
+from mdashcore.server.auth import Principal
 from mdashcore.server.endpoints import API, Endpoint, Form
 from mdashcore.server.http.guards import check_request
 from mdashcore.server.query import check_query
 from mdashcore.server.service import Service
+from mdashcore.server.uploads.image_body import ImageBody, answer
+from mdashcore.server.uploads.kept_image import SentImage, find_kept, keep_image
 from mdashcore.server.uploads.update_query import flag
-from mdashcore.server.uploads.update_upload import ImageBody, answer
 from mdashcore.trio.transport.stream import READ_SIZE
 from mdashcore.trio.turns import Pace, Turn
 
 __all__ = ["RolloutRoute"]
 
 _PATH = f"{API}/rollouts"
+
+_IS_FORM: Final = (
+    "a rollout without an image of the library is a form (multipart/form-data) with the fields 'rollout' and 'file'"
+)
 
 
 class RolloutRoute:
@@ -43,11 +52,11 @@ class RolloutRoute:
     endpoint: Final = Endpoint(
         "POST",
         _PATH,
-        "Begin a rollout: an image for many devices.",
+        "Begin a rollout: an image for many devices, in a form with it, or of the library.",
         answers={201: RolloutDocument},
         errors=(404, 408, 409, 413, 415, 507),
         query=RolloutQuery,
-        body=Form(RolloutForm),
+        body=Form(RolloutForm, or_json=KeptRollout),
     )
 
     def __init__(self, service: Service, app: App) -> None:
@@ -65,41 +74,56 @@ class RolloutRoute:
     async def _create(self, scope: Scope, form: _Form) -> tuple[int, bytes]:
         """Store the image and the rollout. Returns status and body of the answer."""
         service = self._service
-        account = form.owner = (await service.authenticator.of_request(scope)).account
+        principal = await service.authenticator.of_request(scope)
+        account = form.owner = principal.account
         check_request(scope, None)
-        form.bare = _is_bare(scope["query_string"].decode("latin-1"))
+        asked = check_query(scope["query_string"].decode("latin-1"), self.endpoint.parameters)
+        flags = {name: flag(name, value) for name, value in asked}
+        form.bare = flags.get("bare", False)
         rollouts = service.hub.rollouts
         await rollouts.check_room(account)
         id = rollouts.new_id()
-        key = blob_key(account, id)
-        with service.uploading(account):
+        with nullcontext() if form.is_json else service.uploading(account):
             try:
-                size = await form.store(rollouts.blobs, key)
+                sent = await self._image(scope, form, principal, id, keep=flags.get("keep", False))
                 request = await form.request()
-                image = await form.read(rollouts.blobs, key, size)
-                # the credentials may have been revoked while the image came
-                await service.authenticator.of_request(scope)
                 if not request.plan.options.force:
-                    await rollouts.check_fit(account, request.selection, image, Pace(account), bare=form.bare)
+                    await rollouts.check_fit(account, request.selection, sent.facts, Pace(account), bare=form.bare)
                 # a rollout that is stored has to start, also if its client has gone
                 with trio.CancelScope(shield=True):
-                    made = await rollouts.create(account, id, request, image, Pace(account))
+                    made = await rollouts.create(
+                        account, id, request, sent.facts, Pace(account), blob=sent.blob, check_image=sent.check
+                    )
             except BaseException:
                 with trio.CancelScope(shield=True):
                     await rollouts.remove_orphan(account, id)
                 raise
         return 201, _json.encode(describe(made))
 
-
-def _is_bare(query: str) -> bool:
-    """Return whether the query asks for ``bare=1``. Raises `InvalidInput` for unknown parameters."""
-    return any(flag(name, value) for name, value in check_query(query, RolloutRoute.endpoint.parameters))
+    async def _image(self, scope: Scope, form: _Form, principal: Principal, id: str, *, keep: bool) -> SentImage:
+        """Return the image of the request: from the library, or uploaded, into the library or the blob `id`."""
+        service, account = self._service, principal.account
+        if form.is_json:
+            if keep:
+                raise InvalidInput("keep is for an image that is uploaded: that of firmware is kept already")
+            return await find_kept(service, account, await form.firmware())
+        if keep:
+            entry, _ = await keep_image(service, scope, principal, form)
+            return SentImage.of(service, account, entry)
+        blobs, blob = service.hub.rollouts.blobs, blob_key(account, id)
+        size = await form.store(blobs, blob)
+        await form.request()  # a wrong one is an error before the image is checked
+        image = await form.read(blobs, blob, size)
+        # the credentials may have been revoked while the image came
+        await service.authenticator.of_request(scope)
+        return SentImage(UpdateImage.of(image))
 
 
 class _Form(ImageBody):
     """A form with the fields ``rollout`` and ``file``, in any order.
 
-    An invalid ``rollout`` before the file is refused immediately.
+    An invalid ``rollout`` before the file is refused immediately. In place of a form the body may be JSON, which names
+    an image of the library.
     """
 
     def __init__(self, scope: Scope, receive: Receive, service: Service) -> None:
@@ -108,6 +132,24 @@ class _Form(ImageBody):
         self._saved = service.hub.saved_filters
         self._text = bytearray()
         self._request: rollout.RolloutRequest | None = None
+        self._firmware: object = None
+        self.is_json: bool = self._type == "application/json"
+        """Whether the body is no form, but JSON."""
+
+    async def firmware(self) -> str:
+        """Read the body, which is JSON. Returns the id of the image that it names. Raises `InvalidInput`."""
+        async with aclosing(super()._all()) as chunks:
+            async for chunk in chunks:
+                self._add_text(chunk)
+        await self.request()
+        if not isinstance(self._firmware, str):
+            raise InvalidInput(f"firmware is the id of an image of the library; {_IS_FORM}")
+        return self._firmware
+
+    def _add_text(self, chunk: bytes) -> None:
+        self._text += chunk
+        if len(self._text) > self._limit:
+            raise TooLarge(f"the field 'rollout' is larger than {self._limit} bytes")
 
     async def request(self) -> rollout.RolloutRequest:
         """Return the requested rollout. Raises `InvalidInput`."""
@@ -117,6 +159,8 @@ class _Form(ImageBody):
             if len(self._text) > READ_SIZE:  # to decode it is work
                 await Turn(self.owner).give_way()
             value = _json.decode_foreign(bytes(self._text))
+            if self.is_json and isinstance(value, dict):
+                self._firmware = value.pop("firmware", None)
             if self.owner is not None and isinstance(value, dict) and "filter" in value:
                 value["filter"] = await self._saved.resolve(self.owner, value["filter"])
             self._request = rollout.parse_request(value)
@@ -124,7 +168,7 @@ class _Form(ImageBody):
 
     async def _all(self) -> AsyncGenerator[bytes, None]:
         if self._type != "multipart/form-data":
-            raise InvalidInput("a rollout is a form (multipart/form-data) with the fields 'rollout' and 'file'")
+            raise InvalidInput(_IS_FORM)
         async with aclosing(super()._all()) as chunks:
             async for chunk in chunks:
                 yield chunk
@@ -147,8 +191,6 @@ class _Form(ImageBody):
                             elif event and name == "file":
                                 yield bytes(event)
                             elif event and name == "rollout":
-                                self._text += event
-                                if len(self._text) > self._limit:
-                                    raise TooLarge(f"the field 'rollout' is larger than {self._limit} bytes")
+                                self._add_text(bytes(event))
         except multipart.MultipartError as exc:
             raise InvalidInput(f"the form cannot be read: {exc}") from None

@@ -23,6 +23,10 @@ class UpdateRequest:
     """Whether to answer immediately, and let the update wait for a device that is offline."""
     bare: bool = False
     """Whether the image is a bare one, whatever its name or its first bytes look like."""
+    keep: bool = False
+    """Whether to keep the image in the library."""
+    firmware: str | None = None
+    """The id of an image of the library, if there is none in the body."""
     options: ota.Options = ota.Options()
 
     @classmethod
@@ -32,11 +36,13 @@ class UpdateRequest:
         for name, text in check_query(query, PARAMETERS):
             field, read = PARAMETERS[name]
             values[field] = read(name, text)
-        queue, bare = values.pop("queue", False), values.pop("bare", False)
+        asked = {name: values.pop(name) for name in ("queue", "bare", "keep", "firmware") if name in values}
+        if asked.get("keep") and "firmware" in asked:
+            raise InvalidInput("keep is for an image that is uploaded: that of firmware is kept already")
         if "commit_after" in values and not values.get("auto_commit"):
             raise InvalidInput("commit_after is for commit=auto")
         try:
-            return cls(queue, bare, ota.Options(**values))
+            return cls(**asked, options=ota.Options(**values))
         except ValueError as exc:
             raise InvalidInput(_words(exc)) from None
 
@@ -47,6 +53,10 @@ def flag(name: str, text: str) -> bool:
     if found is None:
         raise InvalidInput(f"{name} is 1 or 0, not {text[:64]!r}")
     return found
+
+
+def _text(name: str, text: str) -> str:
+    return text
 
 
 def _number(name: str, text: str) -> int:
@@ -67,6 +77,8 @@ PARAMETERS: Final[Mapping[str, tuple[str, _Reader]]] = MappingProxyType(
     {
         "queue": ("queue", flag),
         "bare": ("bare", flag),
+        "keep": ("keep", flag),
+        "firmware": ("firmware", _text),
         "force": ("force", flag),
         "commit": ("auto_commit", _commit),
         "commit_after": ("commit_after", _number),

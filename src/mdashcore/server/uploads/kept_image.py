@@ -1,0 +1,77 @@
+"""Images of the firmware library: one that arrives in a request is kept, and one that is kept is used."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import attrs
+import trio
+
+from mdashcore import ota
+from mdashcore.firmware_entry import FirmwareEntry, check_notes
+from mdashcore.hub.updates.service import CheckImage
+from mdashcore.hub.updates.store import blob_key
+from mdashcore.identity import check_label
+from mdashcore.server.asgi import Scope
+from mdashcore.server.auth import Principal
+from mdashcore.server.service import Service
+from mdashcore.server.uploads.image_body import ImageBody
+from mdashcore.trio.shielding import shielded
+
+__all__ = ["SentImage", "find_kept", "keep_image"]
+
+
+@attrs.frozen
+class SentImage:
+    """The image of an update or a rollout that begins."""
+
+    facts: ota.UpdateImage
+    blob: str | None = None
+    """The id of its blob in the library; `None` if the update or the rollout owns it."""
+    check: CheckImage | None = None
+    """Awaited after the update or the rollout was stored."""
+
+    @classmethod
+    def of(cls, service: Service, account: str, entry: FirmwareEntry) -> SentImage:
+        """Return an image of the library."""
+        return cls(entry.image, entry.blob, partial(service.hub.firmware.check_kept, account, entry))
+
+
+async def find_kept(service: Service, account: str, id: str) -> SentImage:
+    """Return an image of the library by its id. Raises `NotFound`, or `Conflict` while it is being removed."""
+    return SentImage.of(service, account, await service.hub.firmware.usable(account, id))
+
+
+async def keep_image(
+    service: Service, scope: Scope, principal: Principal, body: ImageBody, *, name: str = "", notes: str = ""
+) -> tuple[FirmwareEntry, bool]:
+    """Stream the image of a request into the library. Returns its entry, and whether that is new.
+
+    Raises:
+        MdashError: the image, a text or the account's limits do not allow it. Nothing is left of it.
+    """
+    check_label(name), check_notes(notes)  # before the image is read
+    library, account = service.hub.firmware, principal.account
+    blob = library.new_blob()
+    key = blob_key(account, blob)
+    try:
+        size = await body.store(library.blobs, key)
+        image = await body.read(library.blobs, key, size)
+        # the credentials may have been revoked while the image came
+        await service.authenticator.of_request(scope)
+        uploaded_by = await _uploader(service, principal)
+    except BaseException:
+        with trio.CancelScope(shield=True):
+            await library.blobs.delete(key)
+        raise
+    return await shielded(
+        partial(library.add, account, blob, image, uploaded_by=uploaded_by, key=principal.key, name=name, notes=notes)
+    )
+
+
+async def _uploader(service: Service, principal: Principal) -> str:
+    """Return the name of the user, or of its key: its id, if it has no name."""
+    if principal.key is None:
+        return principal.account
+    keys = await service.hub.accounts.keys(principal.account)
+    return next((key.name for key in keys if key.id == principal.key and key.name), principal.key)
