@@ -58,6 +58,14 @@ ROUTES = {
     "GET /api/v2/rollouts/<id>/members": Request(None, 404),
     "POST /api/v2/rollouts/<id>/<action>": Request(None, 404),
     "DELETE /api/v2/rollouts/<id>": Request(None, 404),
+    "GET /api/v2/firmware": Request(),
+    "POST /api/v2/firmware": Request(b"\xe9bob's image", 201),
+    "GET /api/v2/firmware/<image>": Request(),
+    "GET /api/v2/firmware/<image>/devices": Request(),
+    "GET /api/v2/firmware/<image>/image": Request(),
+    "POST /api/v2/firmware/<image>": Request({"name": "bob's"}),
+    "PUT /api/v2/firmware/<image>": Request({"name": "bob's"}),
+    "DELETE /api/v2/firmware/<image>": Request(),
     "POST /api/v2/tags": Request({"devices": ["d1"], "tags": {"by": "bob"}}),
     "GET /api/v2/filters": Request(),
     "PUT /api/v2/filters/<filter>": Request({"filter": "online"}),
@@ -92,18 +100,23 @@ ROUTES = {
 }
 """The sockets behind the last two have tests of their own below."""
 
-OWN = [route for route in ROUTES if "<id>" in route or "<key>" in route]
+OWN = [route for route in ROUTES if any(place in route for place in ("<id>", "<key>", "<image>"))]
+
+PLACES = {"keys/<id>": "keys/<key>", "filters/<name>": "filters/<filter>", "firmware/<id>": "firmware/<image>"}
+"""What is no device in a path, by its name there."""
 
 
 async def test_every_route_is_here(server):
-    """Every endpoint of the app, and the upload, which is not in the app's map."""
+    """Every endpoint of the app, and the uploads, which are not in the app's map."""
     rules = create_quart_app(server.service).url_map.iter_rules()
-    found = {
-        f"{method} {rule.rule.replace('keys/<id>', 'keys/<key>').replace('filters/<name>', 'filters/<filter>')}"
-        for rule in rules
-        for method in rule.methods - {"HEAD", "OPTIONS"}
-    }
-    assert found | {"POST /api/v2/devices/<id>/ota", "POST /api/v2/rollouts"} == set(ROUTES)
+    found = set()
+    for rule in rules:
+        path = rule.rule
+        for place, name in PLACES.items():
+            path = path.replace(place, name)
+        found |= {f"{method} {path}" for method in rule.methods - {"HEAD", "OPTIONS"}}
+    uploads = {"POST /api/v2/devices/<id>/ota", "POST /api/v2/rollouts", "POST /api/v2/firmware"}
+    assert found | uploads == set(ROUTES)
     assert {f"GET {DEVICE_PATH}", f"GET {NOTIFY_PATH}"} <= set(ROUTES)
 
 
@@ -129,6 +142,7 @@ class Home:
         shadow = {"state": {"desired": {mark: 1}, "reported": {"ota": {"app": mark}}}}
         await http.put("/devices/d1", json={"name": mark, "shadow": shadow, "tags": {mark: True}})
         await http.put(f"/filters/{mark}", json={"filter": mark})
+        self.image = (await http.post(f"/firmware?name={mark}&bare=1", content=mark.encode())).json()["id"]
         await http.post("/devices/d1/rpc/Mark", json={mark: mark})
 
     async def live(self, device, task_status):
@@ -188,6 +202,7 @@ async def ask(home, route, **ids):
         "id": "d1",
         "key": home.key["id"],
         "filter": home.mark,
+        "image": home.image,
         "name": "alice",
         "method": "By.Bob",
         "action": "abort",
@@ -219,12 +234,13 @@ async def test_what_is_anothers_does_not_exist(homes, route):
     hers, his = homes
     before = await hers.stored()
     answers = [
-        await ask(his, route, id="hers", key=hers.key["id"]),
-        await ask(his, route, id="none", key="key_aaaaaaaaaaaa"),
+        await ask(his, route, id="hers", key=hers.key["id"], image=hers.image),
+        await ask(his, route, id="none", key="key_aaaaaaaaaaaa", image="fw_0000000000000000"),
     ]
     assert [answer.status_code for answer in answers] == [404, 404]
     texts = [answers[0].text.replace("hers", "ID"), answers[1].text.replace("none", "ID")]
-    assert texts[0].replace(hers.key["id"], "KEY") == texts[1].replace("key_aaaaaaaaaaaa", "KEY")
+    texts = [texts[0].replace(hers.key["id"], "KEY"), texts[1].replace("key_aaaaaaaaaaaa", "KEY")]
+    assert texts[0].replace(hers.image, "IMAGE") == texts[1].replace("fw_0000000000000000", "IMAGE")
     await hers.untouched(before)
 
 

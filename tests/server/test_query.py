@@ -10,7 +10,10 @@ from mdashcore.server.app import create_quart_app
 
 SHADOW = "/devices/d1/shadow"
 
-UPDATE = ["queue", "bare", "force", "commit", "commit_after", "commit_timeout", "chunk_size", "attempts", "in_flight"]
+UPDATE = [
+    *("queue", "bare", "keep", "firmware", "force", "commit", "commit_after", "commit_timeout", "chunk_size"),
+    *("attempts", "in_flight"),
+]
 
 PARAMETERS = [
     ("GET", "/devices", ["filter", "limit", "after", "sort", "fields"]),
@@ -37,11 +40,18 @@ PARAMETERS = [
     ("DELETE", "/filters/halls", []),
     ("GET", "/filter-terms", ["text", "typed"]),
     ("GET", "/rollouts", []),
-    ("POST", "/rollouts", ["bare"]),
+    ("POST", "/rollouts", ["bare", "keep"]),
     ("GET", "/rollouts/rol_aaaaaaaaaaaa", []),
     ("GET", "/rollouts/rol_aaaaaaaaaaaa/members", ["start", "limit", "outcome"]),
     ("POST", "/rollouts/rol_aaaaaaaaaaaa/pause", []),
     ("DELETE", "/rollouts/rol_aaaaaaaaaaaa", []),
+    ("GET", "/firmware", ["devices"]),
+    ("GET", "/firmware/fw_a", []),
+    ("POST", "/firmware/fw_a", []),
+    ("PUT", "/firmware/fw_a", []),
+    ("DELETE", "/firmware/fw_a", []),
+    ("GET", "/firmware/fw_a/devices", ["limit"]),
+    ("GET", "/firmware/fw_a/image", []),
     ("GET", "/keys", []),
     ("POST", "/keys", []),
     ("DELETE", "/keys/key_aaaaaaaaaaaa", []),
