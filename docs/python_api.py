@@ -49,9 +49,10 @@ PAGES = {
         "mdashcore.firmware": "Firmware images: read, checked and written.",
         "mdashcore.notifications": "The names and the form of [notifications](../notifications.md).",
     }),
-    "updates": Page("Updates and rollouts", "firmware updates and rollouts as values: what comes next, and what is the result", {
+    "updates": Page("Updates, rollouts and jobs", "firmware updates, rollouts and jobs as values: what comes next, and what is the result", {
         "mdashcore.ota": "A firmware update as a value: `next_step` returns the next call, `advance` applies its result.",
         "mdashcore.rollout": "A rollout as a value: `judge` applies the outcomes of its devices to the whole.",
+        "mdashcore.job": "A job as a value: values of `desired` for many devices, and what they change.",
     }),
     "client": Page("The client", "for a program that talks to a running server", {
         "mdashcore.client": "A client of a running server, on asyncio and Trio. Extra: `client`.",
@@ -86,14 +87,14 @@ MODULES = {module: name for name, page in PAGES.items() for module in page.modul
 
 PARTS = {
     "Accounts": "accounts", "DeviceList": "device_list", "Feed": "feed", "Presence": "presence", "Registry": "registry",
-    "Retention": "retention", "Rollouts": "rollouts", "Sessions": "sessions", "Shadows": "shadows", "Updates": "updates", "Images": "blobs",
+    "Retention": "retention", "Rollouts": "rollouts", "Jobs": "jobs", "Sessions": "sessions", "Shadows": "shadows", "Updates": "updates", "Images": "blobs",
     "Usage": "usage",
 }  # fmt: skip
 """The classes whose objects a `Hub` makes, and the attribute that has each."""
 
 NODE_PARTS = {
     "Calls": "calls", "UserCalls": "user_calls", "DeviceConnections": "devices", "UpdateSupervisor": "update_supervisor",
-    "Subscribers": "subscribers", "RolloutSupervisor": "rollouts",
+    "Subscribers": "subscribers", "RolloutSupervisor": "rollouts", "JobSupervisor": "jobs",
 }  # fmt: skip
 """The same for a `Node`."""
 
@@ -120,6 +121,8 @@ NOT_FOR_EMBEDDERS = {
         "forget",
     },
     "RolloutSupervisor": {"run", "follow_clock", "take_over", "on_missed", "on_notification"},
+    "JobSupervisor": {"run", "take_over", "on_notification"},
+    "Jobs": {"forget", "remove_orphan", "orphans", "notify_state", "notify_progress", "unfinished"},
     "Subscribers": {"offer", "catch_up", "revoke", "close", "check"},
     "Calls": {"call_local", "begin_shown", "call_shown", "notify_shown"},
     "UserCalls": {"begin"},

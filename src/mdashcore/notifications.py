@@ -42,11 +42,11 @@ RPC_OUT: Final = "rpc.out."  # followed by the method: the device sent a notific
 
 _EVENTS: Final = frozenset((ONLINE, OFFLINE, CREATED, DELETED))
 
-_PROGRESS: Final = frozenset(("ota.progress", "rollout.progress"))
+_PROGRESS: Final = frozenset(("ota.progress", "rollout.progress", "job.progress"))
 
 
 def is_event(name: str, data: bytes | None) -> bool:
-    """Return whether this notification is kept for long: it is about presence, devices, firmware, updates or rollouts.
+    """Return whether this notification is kept for long: about presence, devices, firmware, updates, rollouts or jobs.
 
     There are few of those. Calls, messages of devices, changes of shadows and progress are not kept for long.
     """
@@ -54,7 +54,7 @@ def is_event(name: str, data: bytes | None) -> bool:
         return data is None or not data.startswith(b'{"shadow"')
     if name.startswith("rpc."):
         return False
-    return name in _EVENTS or (name.startswith(("ota.", "rollout.", "firmware.")) and name not in _PROGRESS)
+    return name in _EVENTS or (name.startswith(("ota.", "rollout.", "firmware.", "job.")) and name not in _PROGRESS)
 
 
 def is_stored_event(stored: bytes) -> bool:

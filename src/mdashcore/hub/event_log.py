@@ -1,8 +1,8 @@
 """The event log of an account: its events, kept for longer than the notifications of its devices.
 
-A device that reports every second fills an account's log within a day. So the events of presence, devices, updates and
-rollouts are also appended here, as subscribers get them: with the offset that they have in the account's log. Readers
-continue here before the beginning of that log. The offsets skip the notifications that are not kept.
+A device that reports every second fills an account's log within a day. So the events of presence, devices, updates,
+rollouts and jobs are also appended here, as subscribers get them: with the offset that they have in the account's log.
+Readers continue here before the beginning of that log. The offsets skip the notifications that are not kept.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from mdashcore.hub.fleet.overview import FleetOverview
 from mdashcore.hub.fleet.pages import DevicePages
 from mdashcore.hub.fleet.summaries import Summaries
 from mdashcore.hub.images import FREE_DISK, Images
+from mdashcore.hub.jobs.service import Jobs
 from mdashcore.hub.limits import AccountLimits
 from mdashcore.hub.maintenance.retention import Retention
 from mdashcore.hub.nodes import Nodes
@@ -112,6 +113,7 @@ class Hub:
         rollouts: images for many devices.
         firmware: the library of images that are kept for updates and rollouts.
         firmware_devices: which devices run an image of the library, or failed to.
+        jobs: values of `desired` for many devices.
         sessions: browser sessions.
         saved_filters: filters of devices that have a name.
         device_list: devices joined with presence and shadow, and filtered.
@@ -255,6 +257,17 @@ class Hub:
             contention=contention,
             limits=limits,
         )
+        self.jobs: Jobs = Jobs(
+            documents,
+            self.feed,
+            self.shadows,
+            self.registry,
+            self.device_list,
+            clock=self.clock,
+            entropy=entropy,
+            contention=contention,
+            limits=limits,
+        )
 
     def add_observer(self, observer: HubObserver) -> None:
         """Notify `observer` of every change from now on. Raises `InvalidSetting` if it lacks a method."""
@@ -368,6 +381,7 @@ class Hub:
         await self.sessions.forget(name)
         await self.saved_filters.forget(name)
         await self.rollouts.forget(name)
+        await self.jobs.forget(name)
         for device in await self.registry.of(name):
             try:
                 await self.remove_device(device.key)

@@ -42,6 +42,12 @@ class AccountLimits:
     firmware: int = 1_000
     """Images in the firmware library: a version a day for three years. A list has all of them."""
 
+    jobs: int = 50
+    """Jobs that are kept: one more removes the oldest that has ended. One of 100 000 devices has 7 MB of results."""
+
+    open_jobs: int = 10
+    """Jobs that have not ended: one after the other has its turn, so more of them end no sooner."""
+
     image_bytes: int = 4 * 2**30
     """Bytes of the images that are stored, in the library and for updates and rollouts: 4 GiB, a thousand images of a
     large device."""

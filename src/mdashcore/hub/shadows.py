@@ -66,7 +66,7 @@ class Shadows:
         self._put_and_append = put_and_append
         self._now = now
         self._on_change = on_change
-        self._limits = limits
+        self.limits = limits
         self._cache: OrderedDict[DeviceKey, Record[Shadow]] = OrderedDict()
         self._cached_bytes = 0
 
@@ -125,7 +125,7 @@ class Shadows:
             try:
                 if condition is not None and not condition(record.value.version):
                     raise PreconditionFailed(f"the shadow of {key.id!r} is at version {record.value.version}")
-                shadow, change = record.value.update(document, now=self._now(), limits=self._limits)
+                shadow, change = record.value.update(document, now=self._now(), limits=self.limits)
             except (InvalidInput, PreconditionFailed, ShadowConflict, TooLarge):
                 if not cached:
                     raise

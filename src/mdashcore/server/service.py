@@ -211,6 +211,7 @@ class Service:
         hub = self.hub
         stored = await hub.usage.of(account)
         rollouts, open_rollouts = await hub.rollouts.use(account)
+        jobs, open_jobs = await hub.jobs.use(account)
         return {
             "devices": stored.devices,
             "keys": stored.keys,
@@ -218,6 +219,8 @@ class Service:
             "rollouts": rollouts,
             "open_rollouts": open_rollouts,
             "firmware": stored.firmware,
+            "jobs": jobs,
+            "open_jobs": open_jobs,
             "image_bytes": stored.all_image_bytes,
             "uploads": self.uploads.of(account),
             "subscribers": self.node.subscribers.of(account),

@@ -32,6 +32,7 @@ from mdashcore.trio.connections.presence_feed import PresenceFeed
 from mdashcore.trio.connections.subscribers import Subscribers
 from mdashcore.trio.connections.user_calls import UserCalls
 from mdashcore.trio.drivers.clock_watch import CLOCK_INTERVAL, ClockWatch
+from mdashcore.trio.drivers.job_supervisor import JobSupervisor
 from mdashcore.trio.drivers.rollout_supervisor import RolloutSupervisor
 from mdashcore.trio.drivers.update_supervisor import UpdateSupervisor
 from mdashcore.trio.drivers.upkeep import start_upkeep
@@ -41,6 +42,7 @@ from mdashcore.trio.transport.stream import Pinger
 __all__ = [
     "Calls",
     "DeviceConnections",
+    "JobSupervisor",
     "Node",
     "NodeSettings",
     "RolloutSupervisor",
@@ -58,7 +60,8 @@ _GOING_DOWN: Final = "the server is going down"
 
 _ABOUT_UPDATES: Final = b'{"name":"ota.'
 
-_ABOUT_ROLLOUTS: Final = b'{"name":"rollout.'
+_DRIVEN: Final = (b'{"name":"rollout.', b'{"name":"job.')
+"""The beginnings of the frames about records that a node drives."""
 
 
 class Node:
@@ -73,6 +76,7 @@ class Node:
         user_calls: calls a device for a user: notifications show the call, and its meaning for an update is heeded.
         update_supervisor: starts, drives and cancels updates.
         rollouts: drives the rollouts that have not ended.
+        jobs: drives the jobs that have not ended.
         others: the other nodes on the store, if it can have any.
 
     Implements `mdashcore.hub.HubObserver`.
@@ -147,6 +151,7 @@ class Node:
         self.rollouts: RolloutSupervisor = RolloutSupervisor(
             hub, self.update_supervisor, self.background, leases=self.leases, follow=self.others.follow_events
         )
+        self.jobs: JobSupervisor = JobSupervisor(hub, self.background, leases=self.leases)
 
     # Methods of `HubObserver`
 
@@ -164,8 +169,9 @@ class Node:
         if self.others.inbox is None:
             self.subscribers.offer(account, item)
             self._on_event(account, item)
-        elif item.frame.startswith(_ABOUT_ROLLOUTS):
-            self.rollouts.on_notification(account, item)  # a new one: its account may not be followed yet
+        elif item.frame.startswith(_DRIVEN):  # a new one: its account may not be followed yet
+            self.rollouts.on_notification(account, item)
+            self.jobs.on_notification(account, item)
         # The bus delivers the rest, in the same order to all nodes.
 
     def build_reported(self, key: DeviceKey, build: ota.Build) -> None:
@@ -186,6 +192,7 @@ class Node:
     def _on_event(self, account: str, item: FeedItem) -> None:
         """Handle an event of this node or another. If there can be no other nodes, these are all notifications."""
         self.rollouts.on_notification(account, item)
+        self.jobs.on_notification(account, item)
         if item.frame.startswith(_ABOUT_UPDATES):
             head = notifications.head(item.frame)
             self.update_supervisor.on_notification(DeviceKey(account, head.id), head.name)
@@ -201,6 +208,7 @@ class Node:
         The two run beside each other: a node that had many devices must not delay the updates that it drove.
         """
         self.rollouts.take_over()
+        self.jobs.take_over()
         self.background.spawn(partial(self._presence_feed.sweep, self.others.living))
         self.background.spawn(lambda: self.background.persist(self.update_supervisor.resume_all))
 
@@ -214,6 +222,7 @@ class Node:
         hub, background = self.hub, self.background
         self._sweep()  # for a large fleet it takes a while; devices may connect in the meantime
         background.run_for_ever("the driving of rollouts", self.rollouts.run)
+        background.run_for_ever("the driving of jobs", self.jobs.run)
         start_upkeep(hub, background)
         watch = ClockWatch(hub.clock, self.update_supervisor.follow_clock, self.rollouts.follow_clock)
         background.run_every(CLOCK_INTERVAL, "the watching of the wall clock", watch.check)

@@ -14,6 +14,7 @@ import msgspec
 from mdashcore.firmware_entry import FirmwareEntry
 from mdashcore.hub.records.store import Collection
 from mdashcore.identity import Account, ApiKey, Device
+from mdashcore.job import Job, JobPiece
 from mdashcore.ota import Update, UpdateState
 from mdashcore.rollout import Member, Rollout
 from mdashcore.shadow import Shadow
@@ -24,6 +25,8 @@ __all__ = [
     "COLLECTIONS",
     "DEVICES",
     "FIRMWARE",
+    "JOBS",
+    "JOB_PIECES",
     "KEYS",
     "KEY_OWNERS",
     "NODES",
@@ -261,6 +264,15 @@ ROLLOUT_ROSTERS: Final = Collection(
 ROLLOUT_MEMBERS: Final = Collection(
     "rollout_members", Member, key="ACCOUNT/ROLLOUT/DEVICE", holds="how the rollout goes on that device"
 )
+JOBS: Final = Collection("jobs", Job, load=Job.from_stored, dump=Job.to_stored, key="ACCOUNT/JOB", holds="a job")
+JOB_PIECES: Final = Collection(
+    "job_pieces",
+    JobPiece,
+    load=JobPiece.from_stored,
+    dump=lambda piece: piece,
+    key="ACCOUNT/JOB/PIECE",
+    holds="the results of 128 devices of the job",
+)
 SAVED_FILTERS: Final = Collection(
     "saved_filters", FilterRecord, key="ACCOUNT", holds="the saved filters of the account"
 )
@@ -289,6 +301,8 @@ COLLECTIONS: Final[dict[str, Collection[Any]]] = {
         ROLLOUTS,
         ROLLOUT_ROSTERS,
         ROLLOUT_MEMBERS,
+        JOBS,
+        JOB_PIECES,
         SAVED_FILTERS,
         USAGE,
         SESSIONS,

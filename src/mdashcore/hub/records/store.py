@@ -15,9 +15,11 @@ from mdashcore._errors import Damaged, InvalidInput, StorageError, VersionConfli
 from mdashcore.hub.records.contention import Contention, Race
 from mdashcore.storage import Document, DocumentStore
 
-__all__ = ["Collection", "Record", "Records", "scoped", "split"]
+__all__ = ["Collection", "Record", "Records", "is_generated_id", "scoped", "split"]
 
 _log = logging.getLogger(__name__)
+
+MAX_GENERATED_ID: Final = 64  # characters: generated ids have 16, and a longer one must not reach a store as a key
 
 MAX_LOGGED_DOCUMENTS: Final = 1000  # damaged ones of a collection: with more, the store itself is broken
 
@@ -35,6 +37,11 @@ def split(key: str) -> tuple[str, str]:
     """Return the two parts of a key that `scoped` has made: the account, and the id within it."""
     account, _, id = key.partition("/")
     return account, id
+
+
+def is_generated_id(id: str) -> bool:
+    """Return whether `make_id` can have made an id: any other one must not reach a store as a key."""
+    return 0 < len(id) <= MAX_GENERATED_ID and id.isascii() and id.replace("_", "").isalnum()
 
 
 class Record(msgspec.Struct, Generic[T], frozen=True):

@@ -17,7 +17,7 @@ import attrs
 
 from mdashcore import ota, rollout
 from mdashcore._errors import Busy, Conflict, Damaged, DeviceOffline, NotFound, VersionConflict
-from mdashcore.hub.leases import Leases
+from mdashcore.hub.leases import Leases, take
 from mdashcore.hub.records.store import Record, scoped
 from mdashcore.hub.rollouts.members import START_GRACE, Members
 from mdashcore.hub.rollouts.service import Rollouts
@@ -109,7 +109,7 @@ class RolloutPerformer:
             NotFound: it does not exist, or has ended.
             Conflict: another living node drives it.
         """
-        record, before = await _take(rollouts, account, id, leases)
+        record, before = await take(rollouts.records, scoped(account, id), leases, f"the rollout {id!r}")
         performer = cls(rollouts, starter, account, record, leases)
         if before is not None:
             performer._skips_from = rollouts.clock.monotonic() + RETURN_GRACE
@@ -468,25 +468,3 @@ class RolloutPerformer:
         return self._rollout.state is RolloutState.PAUSED or (
             self._may_skip(device) and not await self._is_online(device)
         )
-
-
-async def _take(rollouts: Rollouts, account: str, id: str, leases: Leases | None) -> tuple[Record[Rollout], str | None]:
-    """Return a rollout of which this node is the driver, and the node that drove it before, if another one did.
-
-    Raises as `RolloutPerformer.load`.
-    """
-    key = scoped(account, id)
-    race = rollouts.records.race(key)
-    while True:
-        record = await rollouts.records.get(key)
-        if record is None or record.value.ended:
-            raise NotFound(f"no rollout {id!r} that goes on")
-        if leases is None or record.value.driver == leases.node:
-            return record, None
-        if not await leases.may_take(record.value.driver):
-            raise Conflict(f"the rollout {id!r} is driven by {record.value.driver}")
-        taken = attrs.evolve(record.value, driver=leases.node)
-        try:
-            return Record(taken, await rollouts.records.put(key, taken, expected=record.version)), record.value.driver
-        except VersionConflict:
-            await race.lost()

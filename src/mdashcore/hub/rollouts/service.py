@@ -19,14 +19,14 @@ from mdashcore._errors import Conflict, Damaged, LimitReached, MdashError, NotFo
 from mdashcore.hub.clock import Age, Ages, Clock
 from mdashcore.hub.device_list import DeviceList
 from mdashcore.hub.feed import Feed
-from mdashcore.hub.leases import Leases
+from mdashcore.hub.leases import Leases, unfinished
 from mdashcore.hub.limits import AccountLimits
 from mdashcore.hub.pausing import Pause, never_pause
 from mdashcore.hub.presence import Presence
 from mdashcore.hub.records import schema
 from mdashcore.hub.records.contention import Contention
 from mdashcore.hub.records.schema import Roster
-from mdashcore.hub.records.store import Record, Records, scoped, split
+from mdashcore.hub.records.store import Record, Records, is_generated_id, scoped, split
 from mdashcore.hub.registry import Registry
 from mdashcore.hub.rollouts.describe import describe
 from mdashcore.hub.updates.service import CheckImage, Updates
@@ -42,7 +42,6 @@ ROLLOUT_PREFIX: Final = "rol"  # of a rollout's id
 
 ROSTER_PIECE: Final = 1000  # ids in one document: 128 KB at most
 MAX_ROLLOUT_AGES: Final = 1_000  # ages of rollouts that this process reads and does not drive: 200 KB
-MAX_ROLLOUT_ID: Final = 64  # characters: generated ids have 16, and a longer one must not reach a store as a key
 
 
 class Rollouts:
@@ -221,17 +220,9 @@ class Rollouts:
         devices = await self.devices(account, present.id)
         return tuple(count(present, devices, members.get))
 
-    async def unfinished(self, leases: Leases | None = None) -> AsyncIterator[tuple[str, str]]:
-        """Yield (account, id) of every rollout that has not ended.
-
-        Args:
-            leases: leave out those that another living node drives.
-        """
-        found = [(key, each.driver) async for key, each in self.records.scan() if not each.ended]
-        others = set[str]() if leases is None else {*await leases.alive()} - {leases.node}
-        for key, driver in found:
-            if driver not in others:
-                yield split(key)
+    def unfinished(self, leases: Leases | None = None) -> AsyncIterator[tuple[str, str]]:
+        """Yield (account, id) of every rollout that has not ended, and that no other living node drives."""
+        return unfinished(self.records, leases)
 
     # Changes
 
@@ -339,7 +330,7 @@ class Rollouts:
             await self._erase_parts(f"{scoped(account, id)}/")
 
     async def _record(self, account: str, id: str) -> Record[Rollout]:
-        record = await self.records.get(scoped(account, id)) if _possible(id) else None
+        record = await self.records.get(scoped(account, id)) if is_generated_id(id) else None
         if record is None:
             raise NotFound(f"no rollout {id!r}")
         return record
@@ -360,8 +351,3 @@ def count(present: Rollout, devices: Sequence[str], member: Callable[[str], Memb
 
 def _is_open(present: Rollout, now: float) -> bool:
     return not present.ended and not rollout.only_waits(present, now)
-
-
-def _possible(id: str) -> bool:
-    """Return whether the id is allowed for a rollout: any other id must not reach a store as a key."""
-    return 0 < len(id) <= MAX_ROLLOUT_ID and id.isascii() and id.replace("_", "").isalnum()

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import aclosing
 from functools import partial
 from typing import Final
 
-import trio
 from quart import Response
 
 from mdashcore import selection, tags
-from mdashcore._errors import Damaged, InvalidInput, NotFound, StorageError
+from mdashcore._errors import Damaged, InvalidInput, NotFound
 from mdashcore.documents import TagsChange, TagsChanged
 from mdashcore.identity import DeviceKey
 from mdashcore.server import operations
@@ -19,6 +17,7 @@ from mdashcore.server.api._request import answer, body_object, members, principa
 from mdashcore.server.endpoints import API, Routes
 from mdashcore.server.service import Service
 from mdashcore.trio.shielding import shielded
+from mdashcore.trio.together import together
 from mdashcore.trio.turns import Pace
 
 routes: Routes = Routes(f"{API}/tags")
@@ -70,25 +69,14 @@ async def _change(
 async def _write(service: Service, account: str, ids: list[str], patch: object) -> int:
     """Change the tags of devices, several at the same time. Returns the number of those that have changed."""
     changed = 0
-    failures: list[StorageError] = []
 
-    async def write(waiting: Iterator[str]) -> None:
+    async def write(key: DeviceKey) -> None:
         nonlocal changed
-        for id in waiting:
-            key = DeviceKey(account, id)
-            try:
-                is_changed = await shielded(partial(service.hub.change_tags, key, patch))
-                changed += is_changed  # read after the await, during which the other writers count
-            except (NotFound, Damaged, InvalidInput):
-                continue  # removed, damaged or given other tags meanwhile
-            except StorageError as exc:  # raised below, because exceptions leave a nursery as a group
-                failures.append(exc)
-                nursery.cancel_scope.cancel()
+        try:
+            is_changed = await shielded(partial(service.hub.change_tags, key, patch))
+            changed += is_changed  # read after the await, during which the other writers count
+        except (NotFound, Damaged, InvalidInput):
+            return  # removed, damaged or given other tags meanwhile
 
-    async with trio.open_nursery() as nursery:
-        waiting = iter(ids)
-        for _ in range(MAX_TAG_WRITERS):
-            nursery.start_soon(write, waiting)
-    if failures:
-        raise failures[0]
+    await together(MAX_TAG_WRITERS, (partial(write, DeviceKey(account, id)) for id in ids))
     return changed

@@ -49,7 +49,18 @@ LAG_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1
 
 LAG_INTERVAL: Final = 1.0  # seconds between two looks at the loop: a scrape has some, and they cost nothing
 
-NOTIFICATIONS: Final = ("online", "offline", "created", "deleted", "updated", "rpc.in", "rpc.out", "ota", "rollout")
+NOTIFICATIONS: Final = (
+    "online",
+    "offline",
+    "created",
+    "deleted",
+    "updated",
+    "rpc.in",
+    "rpc.out",
+    "ota",
+    "rollout",
+    "job",
+)
 """The kinds of notifications that are counted by name; all others count as ``other``."""
 
 _BOUNDS: Final = (*(field.name for field in attrs.fields(AccountLimits)), "memory", "rate", "shutdown")

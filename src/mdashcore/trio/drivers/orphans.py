@@ -5,25 +5,32 @@ It is removed only after two checks that are an hour apart by Trio's clock, whic
 
 from __future__ import annotations
 
-from typing import Final
-
-from mdashcore.hub.firmware.library import FirmwareLibrary
-from mdashcore.hub.rollouts.service import Rollouts
-from mdashcore.hub.updates.service import Updates
+from typing import Final, Protocol
 
 __all__ = ["ORPHAN_INTERVAL", "OrphanCollector"]
 
 ORPHAN_INTERVAL: Final = 3600.0  # seconds: an upload and the check of its image take half of it at most
 
 
+class OrphanKeeper(Protocol):
+    """The records of a kind, of which orphans may be left."""
+
+    async def orphans(self) -> set[tuple[str, str]]:
+        """Return (account, id) of what may be an orphan."""
+
+    async def remove_orphan(self, account: str, id: str) -> None:
+        """Remove an orphan."""
+
+
 class OrphanCollector:
     """Looks for orphans every `ORPHAN_INTERVAL`, and removes those that the check before has found too.
 
-    Orphans are images, and parts of rollouts, to which no record refers, and images of the library whose removal is not
-    finished. In one check alone an orphan may be an upload whose update, or rollout, is just being created.
+    Orphans are images, and parts of rollouts and jobs, to which no record refers, and images of the library whose
+    removal is not finished. In one check alone an orphan may be part of an update, rollout or job that is just being
+    created.
     """
 
-    def __init__(self, keeper: Updates | Rollouts | FirmwareLibrary) -> None:
+    def __init__(self, keeper: OrphanKeeper) -> None:
         self._keeper = keeper
         self._before: set[tuple[str, str]] = set()
 

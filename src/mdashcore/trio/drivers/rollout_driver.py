@@ -28,6 +28,15 @@ class RolloutDriver:
     following: ExitStack = attrs.Factory(ExitStack)
     """Keeps this node notified of the account's events until it is closed."""
 
+    @property
+    def gone(self) -> bool:
+        """Whether nothing is left to drive."""
+        return self.performer.gone
+
+    def close(self) -> None:
+        """Follow the account's events no longer."""
+        self.following.close()
+
     def is_due(self, now: float) -> bool:
         """Return whether a step is due at `now`, by Trio's clock."""
         return self.due <= now or (not self.retry.failing and bool(self.devices or self.reload))

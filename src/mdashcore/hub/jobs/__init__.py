@@ -1,0 +1,1 @@
+"""Jobs: values of `desired` for many devices."""

@@ -1,0 +1,264 @@
+"""The performer of one job: it takes one piece after the other, and changes the shadows of its devices.
+
+One node drives a job; the job's record names it. When that node is gone, another one takes over. For a moment both may
+be at work. Three rules make that safe. A piece is stored, by compare-and-set, before its shadows are changed, with a
+fingerprint of what each device has; so the next process knows which changes have happened. The job is read after that:
+it may have been canceled, or be driven by another node. The results of a piece, and then the job, are stored by
+compare-and-set too. The loser reads again, and stops if the job names another driver.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from math import inf
+from typing import Final, TypeAlias
+
+import attrs
+
+from mdashcore import job
+from mdashcore._errors import Busy, Damaged, InvalidInput, NotFound, StorageError, TooLarge, VersionConflict
+from mdashcore.hub.jobs.preview import SHADOW_DAMAGED
+from mdashcore.hub.jobs.service import Jobs, piece_key
+from mdashcore.hub.leases import Leases, take
+from mdashcore.hub.pausing import Pause, never_pause
+from mdashcore.hub.records.store import Record, scoped
+from mdashcore.hub.shadows import Protect
+from mdashcore.identity import DeviceKey
+from mdashcore.job import Job, JobCounts, JobEvent, JobOutcome, JobPiece, JobResult, JobState
+
+__all__ = ["JobPerformer", "JobRunner"]
+
+JOB_PROGRESS_INTERVAL: Final = 1.0  # seconds between two notifications of progress
+
+STEP_TIME: Final = 0.1  # seconds of pieces in one step: then other jobs have their turn
+
+SHADOW_PATIENCE: Final = 10.0  # seconds to wait for the other writers of a shadow
+
+WRITE_TRIES: Final = 5  # tries of a device that the storage refuses while it takes others: 11 s with the pauses between
+
+REMOVED_DEVICE: Final = "the device was removed"
+DAMAGED_DEVICE: Final = "what was stored of it is damaged"
+CHANGED_BY_OTHERS: Final = (
+    "its desired state was changed by another writer while the job was interrupted, so the job does not change it again"
+)
+
+_Write: TypeAlias = Callable[[], Awaitable[None]]
+
+
+async def _one_by_one(writes: Iterable[_Write]) -> None:
+    for write in writes:
+        await write()
+
+
+@attrs.frozen
+class JobRunner:
+    """The way in which the process runs the work of a job. By default it does one thing after the other."""
+
+    pause: Pause = never_pause
+    """Awaited after each device."""
+    together: Callable[[Iterable[_Write]], Awaitable[None]] = _one_by_one
+    """Runs several writes at the same time. Raises the first error of one."""
+    protect: Protect | None = None
+    """As for `Shadows.update`."""
+
+
+class JobPerformer:
+    """Performs one job, in one task. Made by `load`."""
+
+    def __init__(
+        self, jobs: Jobs, runner: JobRunner, account: str, record: Record[Job], leases: Leases | None = None
+    ) -> None:
+        self._jobs = jobs
+        self._runner = runner
+        self._account = account
+        self._leases = leases
+        self._job = record.value
+        self._version = record.version
+        self._key = scoped(account, record.value.id)
+        self._refused: Counter[str] = Counter()
+        """How often the storage has refused to change a device of the present piece."""
+        self._is_settled = False
+        """Whether nothing is left to do for the devices of a canceled job."""
+        self._notified_at = -inf
+        self._unnotified: list[Job] = []
+        """Decisions that were stored, and of which subscribers have not been notified yet."""
+        self.gone: bool = False
+        """Whether nothing is left to drive: the job has ended, was removed, or another node drives it."""
+
+    @classmethod
+    async def load(
+        cls, jobs: Jobs, runner: JobRunner, account: str, id: str, leases: Leases | None = None
+    ) -> JobPerformer:
+        """Load a job as it is stored.
+
+        Args:
+            leases: the node that is to drive it, which becomes its driver; without it, the caller makes sure that no
+                other process drives it.
+
+        Raises:
+            NotFound: it does not exist, or has ended.
+            Conflict: another living node drives it.
+        """
+        record, _ = await take(jobs.records, scoped(account, id), leases, f"the job {id!r}")
+        return cls(jobs, runner, account, record, leases)
+
+    async def reload(self) -> None:
+        """Read the job again, after another writer has changed or removed it."""
+        record = await self._jobs.records.get(self._key)
+        if record is None:
+            self.gone = True
+            return
+        self._job, self._version = record.value, record.version
+        if self._job.ended or (self._leases is not None and self._job.driver != self._leases.node):
+            self.gone = True
+
+    async def step(self) -> None:
+        """Do pieces for `STEP_TIME`, at least one. Call it again until `gone`.
+
+        Raises:
+            StorageError: a part is not done; calling it again does the rest.
+        """
+        clock = self._jobs.clock
+        until = clock.monotonic() + STEP_TIME
+        await self._notify()
+        while not (self.gone or self._job.ended):
+            event = job.next_event(self._job)
+            if event is not None and not (isinstance(event, job.JobStopped) and self._has_unsettled()):
+                await self._store(event)
+                continue
+            await self._do_piece()
+            if clock.monotonic() >= until:
+                break
+        self.gone = self.gone or self._job.ended
+        await self._notify_progress()
+
+    def _has_unsettled(self) -> bool:
+        """Return whether changes of a canceled job may have begun of which the result is not stored."""
+        return self._job.piece < self._job.pieces and not self._is_settled
+
+    # One piece
+
+    async def _do_piece(self) -> None:
+        """Do the present piece; or, of a canceled job, only find out what has become of what was begun of it."""
+        number = self._job.piece
+        key = piece_key(self._account, self._job.id, number)
+        try:
+            record = await self._jobs.pieces.get(key)
+        except Damaged:
+            record = None
+        if record is None:  # logged by the records; its devices are not known
+            await self._end_piece(number, JobCounts(failed=self._job.size_of(number)))
+            return
+        results = [await self._plan(each) for each in record.value.results]
+        version = record.version
+        try:
+            if any(each.before is not None for each in results):
+                version = await self._jobs.pieces.put(key, JobPiece(tuple(results)), expected=version)
+                await self.reload()
+                if self.gone:
+                    return
+                results = await self._change(results)
+            if tuple(results) != record.value.results:
+                await self._jobs.pieces.put(key, JobPiece(tuple(results)), expected=version)
+        except VersionConflict:  # another node has taken over
+            await self.reload()
+            return
+        self._refused.clear()
+        await self._end_piece(number, JobPiece(tuple(results)).counts)
+
+    async def _end_piece(self, number: int, counts: JobCounts) -> None:
+        self._is_settled = self._job.state is JobState.CANCELING
+        await self._store(job.PieceDone(counts), piece=number)
+
+    async def _plan(self, result: JobResult) -> JobResult:
+        """Return a result with its end, or with the fingerprint of what is to be changed."""
+        is_canceled = self._job.state is JobState.CANCELING
+        if result.outcome is not JobOutcome.PENDING or (is_canceled and result.before is None):
+            return result
+        key, now = self._device(result), self._jobs.clock.now()
+        await self._runner.pause()
+        try:
+            await self._jobs.registry.check_stays(key)
+            shadow = await self._jobs.shadows.get(key)
+        except NotFound:
+            return result.ended(JobOutcome.FAILED, now, REMOVED_DEVICE)
+        except Damaged:
+            return result.ended(JobOutcome.FAILED, now, DAMAGED_DEVICE)
+        patch = self._job.desired
+        if result.before is not None:
+            outcome = job.after_interruption(shadow, patch, result.before)
+            if outcome is not JobOutcome.PENDING:
+                return result.ended(outcome, now, CHANGED_BY_OTHERS if outcome is JobOutcome.FAILED else "")
+            return JobResult(result.device) if is_canceled else result
+        if not any(job.differences(shadow.desired or {}, patch)):
+            return result.ended(JobOutcome.UNCHANGED, now)
+        return JobResult(result.device, before=job.fingerprint(shadow, patch))
+
+    async def _change(self, planned: list[JobResult]) -> list[JobResult]:
+        """Change the shadows that a stored piece names. Returns the results.
+
+        After a cancellation they are pending again: none of them has been changed.
+        """
+        results = {each.device: each for each in planned}
+        begun = [each for each in planned if each.before is not None]
+        if self._job.state is JobState.CANCELING:
+            results |= {each.device: JobResult(each.device) for each in begun}
+        else:
+            await self._runner.together(partial(self._change_one, each, results) for each in begun)
+        return list(results.values())
+
+    async def _change_one(self, result: JobResult, results: dict[str, JobResult]) -> None:
+        shadows, now = self._jobs.shadows, self._jobs.clock.now()
+        document = {"state": {"desired": self._job.desired}}
+        try:
+            await self._runner.pause()
+            await shadows.update(self._device(result), document, patience=SHADOW_PATIENCE, protect=self._runner.protect)
+        except Damaged:
+            ended = result.ended(JobOutcome.FAILED, now, SHADOW_DAMAGED)
+        except (InvalidInput, TooLarge, Busy) as exc:
+            ended = result.ended(JobOutcome.FAILED, now, str(exc))
+        except StorageError as exc:
+            self._refused[result.device] += 1
+            if self._refused[result.device] < WRITE_TRIES:
+                raise  # the piece is done again, when the storage is back
+            ended = result.ended(JobOutcome.FAILED, now, str(exc))
+        else:
+            ended = result.ended(JobOutcome.CHANGED, now)
+        results[result.device] = ended
+
+    def _device(self, result: JobResult) -> DeviceKey:
+        return DeviceKey(self._account, result.device)
+
+    # The whole
+
+    async def _store(self, event: JobEvent, *, piece: int | None = None) -> None:
+        """Apply an event to the job, store it, and notify subscribers.
+
+        Args:
+            piece: the index of the piece that the event is about. Nothing is stored if the job is past it.
+        """
+        while not self.gone and piece in (None, self._job.piece):
+            changed = job.advance(self._job, event, now=self._jobs.clock.now())
+            try:
+                self._version = await self._jobs.records.put(self._key, changed, expected=self._version)
+            except VersionConflict:
+                await self.reload()
+                continue
+            before, self._job = self._job, changed
+            if changed.state is not before.state:
+                self._unnotified.append(changed)
+                await self._notify()
+            return
+
+    async def _notify(self) -> None:
+        while self._unnotified:
+            await self._jobs.notify_state(self._account, self._unnotified[0])
+            self._unnotified.pop(0)
+
+    async def _notify_progress(self) -> None:
+        time = self._jobs.clock.monotonic()
+        if not self.gone and time - self._notified_at >= JOB_PROGRESS_INTERVAL:
+            await self._jobs.notify_progress(self._account, self._job)
+            self._notified_at = time

@@ -1,0 +1,290 @@
+"""Jobs: previewed, created, stored, and canceled on request.
+
+`mdashcore.job` is the state machine. A job is stored as two things: the job itself, and its devices with their results,
+in pieces. A `JobPerformer` performs it. Requests of users only change the stored job; the node that
+drives it learns of that with its next compare-and-set.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Final
+
+from mdashcore import _json, job
+from mdashcore._errors import Conflict, Damaged, InvalidInput, LimitReached, NotFound
+from mdashcore.hub.clock import Clock
+from mdashcore.hub.device_list import DeviceList
+from mdashcore.hub.feed import Feed
+from mdashcore.hub.jobs.describe import describe_progress
+from mdashcore.hub.jobs.preview import JobPreview
+from mdashcore.hub.leases import Leases, unfinished
+from mdashcore.hub.limits import AccountLimits
+from mdashcore.hub.pausing import Pause, never_pause
+from mdashcore.hub.records import schema
+from mdashcore.hub.records.contention import Contention
+from mdashcore.hub.records.store import Record, Records, is_generated_id, scoped, split
+from mdashcore.hub.registry import Registry
+from mdashcore.hub.shadows import Shadows
+from mdashcore.identity import make_id
+from mdashcore.job import MAX_JOB_DEVICES, Job, JobOutcome, JobPiece, JobRequest, JobResult
+from mdashcore.storage import DocumentStore
+
+__all__ = ["Jobs"]
+
+_log = logging.getLogger(__name__)
+
+JOB_PREFIX: Final = "job"  # of a job's id
+
+
+class Jobs:
+    """The jobs of every account.
+
+    Args:
+        clock: the clocks of this process.
+        entropy: returns that many random bytes.
+        contention: how writers of the same record wait for each other.
+        limits: the limits of each account, with its number of jobs.
+    """
+
+    def __init__(
+        self,
+        documents: DocumentStore,
+        feed: Feed,
+        shadows: Shadows,
+        registry: Registry,
+        device_list: DeviceList,
+        *,
+        clock: Clock,
+        entropy: Callable[[int], bytes],
+        contention: Contention = Contention(),
+        limits: AccountLimits = AccountLimits(),
+    ) -> None:
+        self.records: Records[Job] = Records(documents, schema.JOBS, contention=contention)
+        self.pieces: Records[JobPiece] = Records(documents, schema.JOB_PIECES)
+        self.shadows = shadows
+        self.registry = registry
+        self.clock = clock
+        self._feed = feed
+        self._device_list = device_list
+        self._limits = limits
+        self._entropy = entropy
+
+    # Creation
+
+    def parse(self, value: object) -> JobRequest:
+        """Return the request for a job, checked against the limits of shadows, as `job.parse_request` does."""
+        return job.parse_request(value, self.shadows.limits)
+
+    async def preview(self, account: str, request: JobRequest, pause: Pause = never_pause) -> JobPreview:
+        """Return what a job would do now. Changes nothing.
+
+        Args:
+            pause: awaited after each device.
+
+        Raises:
+            NotFound: a named device does not exist.
+        """
+        preview = JobPreview(request.desired, self.shadows.limits, self.clock.now())
+        async with aclosing(self._device_list.select(account, request.selection, pause)) as devices:
+            async for each in devices:
+                if "device" not in each.damaged:
+                    preview.add(each)
+        return preview
+
+    async def create(self, account: str, request: JobRequest, *, by: str, pause: Pause = never_pause) -> Job:
+        """Create a job. A node that drives jobs begins it.
+
+        If the account has its maximum of jobs, the oldest one that has ended is removed.
+
+        Args:
+            by: the name of the user, or the id of the API key.
+            pause: awaited after each device.
+
+        Raises:
+            InvalidInput: the selection has no devices, or too many.
+            NotFound: a named device does not exist.
+            LimitReached: the account has its maximum of jobs that have not ended.
+        """
+        await self._make_room(account, 1)
+        devices = await self._select(account, request, pause)
+        terms = [str(term) for term in request.selection.terms]
+        id = make_id(JOB_PREFIX, self._entropy(8))
+        made = Job.begun(id, request.name, request.desired, terms, len(devices), by=by, now=self.clock.now())
+        for piece in range(made.pieces):
+            some = devices[piece * made.piece_size : (piece + 1) * made.piece_size]
+            await self.pieces.put(piece_key(account, id, piece), JobPiece(tuple(map(JobResult, some))))
+            await pause()
+        await self.records.put(scoped(account, id), made, expected=0)
+        try:
+            await self._make_room(account, 0)  # other jobs may have been created since the first check
+        except LimitReached:
+            await self._erase(account, id)
+            raise
+        await self.notify_state(account, made)
+        return made
+
+    async def _select(self, account: str, request: JobRequest, pause: Pause) -> list[str]:
+        """Return the ids of the devices that a request selects now, sorted; no more than one too many."""
+        chosen = request.selection
+        found = self._device_list.select(account, chosen, pause, with_shadows=chosen.reads_shadows)
+        ids: list[str] = []
+        async with aclosing(found) as devices:
+            async for each in devices:
+                if "device" in each.damaged:
+                    continue
+                ids.append(each.device.id)
+                if len(ids) > MAX_JOB_DEVICES:
+                    raise InvalidInput(f"the selection has more than {MAX_JOB_DEVICES} devices: filter them")
+        return ids
+
+    async def use(self, account: str) -> tuple[int, int]:
+        """Return the numbers of the account's jobs and of those that have not ended."""
+        kept = await self.of(account)
+        return len(kept), sum(not each.ended for each in kept)
+
+    async def _make_room(self, account: str, more: int) -> None:
+        """Remove the oldest ended jobs so that the account may have `more` jobs. Raises `LimitReached`."""
+        kept = await self.of(account)
+        is_open = sum(not each.ended for each in kept)
+        if is_open + more > self._limits.open_jobs:
+            raise LimitReached("open_jobs", f"{is_open} jobs of the account have not ended: wait for one, or cancel it")
+        ended = [each for each in reversed(kept) if each.ended]
+        for old in ended[: max(0, len(kept) + more - self._limits.jobs)]:
+            _log.info("job %s of %s is removed: the account keeps %d jobs", old.id, account, self._limits.jobs)
+            await self._erase(account, old.id)
+            await self._feed.emit(account, "job.deleted", old.id)
+
+    # Reading
+
+    async def get(self, account: str, id: str) -> Job:
+        """Return the account's job. Raises `NotFound`."""
+        return (await self._record(account, id)).value
+
+    async def of(self, account: str, damaged: list[str] | None = None) -> list[Job]:
+        """Return the account's jobs, newest first. `damaged` receives the ids of those that cannot be read."""
+        found = [each async for _, each in self.records.scan(scoped(account, ""), damaged)]
+        return sorted(found, key=lambda each: (-each.created, each.id))
+
+    async def results(
+        self,
+        account: str,
+        present: Job,
+        start: int,
+        limit: int,
+        outcome: JobOutcome | None = None,
+        pause: Pause = never_pause,
+    ) -> tuple[list[JobResult], int | None]:
+        """Return a page of a job's results in the order of device ids, and where the next page starts.
+
+        Args:
+            start: the place of the first device.
+            limit: the maximum number of results.
+            outcome: only results with this one.
+            pause: awaited after each piece.
+
+        Raises:
+            Damaged: a piece cannot be read.
+        """
+        found, size = list[JobResult](), present.piece_size
+        for piece in range(start // size, present.pieces):
+            record = await self.pieces.get(piece_key(account, present.id, piece))
+            if record is None:
+                raise NotFound(f"no job {present.id!r} any more")
+            for place, result in enumerate(record.value.results, piece * size):
+                if place < start or outcome not in (None, result.outcome):
+                    continue
+                if len(found) == limit:
+                    return found, place
+                found.append(result)
+            await pause()
+        return found, None
+
+    def unfinished(self, leases: Leases | None = None) -> AsyncIterator[tuple[str, str]]:
+        """Yield (account, id) of every job that has not ended, and that no other living node drives."""
+        return unfinished(self.records, leases)
+
+    # Changes
+
+    async def cancel(self, account: str, id: str, *, by: str) -> Job:
+        """Let no more devices be changed. Those that were changed stay so. Raises `NotFound`, `Conflict`.
+
+        Args:
+            by: the name of the user, or the id of the API key.
+        """
+        await self._record(account, id)
+
+        def change(found: Job | None) -> Job:
+            if found is None:
+                raise NotFound(f"no job {id!r}")
+            changed = job.advance(found, job.JobCancelRequested(by), now=self.clock.now())
+            if changed is found:
+                raise Conflict(f"the job {id!r} is {found.state}, it cannot be canceled")
+            return changed
+
+        canceled = await self.records.change(scoped(account, id), change)
+        assert canceled is not None  # noqa: S101 - for the type checker: `change` returns a job or raises
+        await self.notify_state(account, canceled)
+        return canceled
+
+    async def remove(self, account: str, id: str) -> None:
+        """Remove a job that has ended or is damaged. Raises `NotFound`, or `Conflict` if it has not ended."""
+        try:
+            present = await self.get(account, id)
+            if not present.ended:
+                raise Conflict(f"the job {id!r} is {present.state}: cancel it first")
+        except Damaged:
+            pass  # it cannot be driven
+        await self._erase(account, id)
+        await self._feed.emit(account, "job.deleted", id)
+
+    async def forget(self, account: str) -> None:
+        """Remove all jobs of a removed account, in any state."""
+        prefix = scoped(account, "")
+        for key in await self.records.keys(prefix):
+            await self._erase(account, key.removeprefix(prefix))
+
+    async def notify_state(self, account: str, changed: Job) -> None:
+        """Notify subscribers of the state that was stored."""
+        await self._feed.emit(account, f"job.{changed.state}", changed.id, _json.encode(describe_progress(changed)))
+
+    async def notify_progress(self, account: str, changed: Job) -> None:
+        """Notify subscribers of the number of devices with each outcome."""
+        data = _json.encode({"counts": describe_progress(changed)["counts"]})
+        await self._feed.emit(account, "job.progress", changed.id, data)
+
+    async def _erase(self, account: str, id: str) -> None:
+        """Remove all parts of a job. The job first: a driver finds it gone, and what is left are orphans."""
+        await self.records.delete(scoped(account, id))
+        await self._erase_pieces(account, id)
+
+    async def _erase_pieces(self, account: str, id: str) -> None:
+        for key in await self.pieces.keys(f"{scoped(account, id)}/"):
+            await self.pieces.delete(key)
+
+    # Orphans
+
+    async def orphans(self) -> set[tuple[str, str]]:
+        """Return (account, id) of jobs that are missing, and of which a piece is left.
+
+        Some may be on their way into the store. The caller removes only those that are still among them an hour later.
+        """
+        found = {split(key.rpartition("/")[0]) for key in await self.pieces.keys()}
+        return found - set(map(split, await self.records.keys()))
+
+    async def remove_orphan(self, account: str, id: str) -> None:
+        """Remove the rest of a job that does not exist."""
+        if id not in {split(key)[1] for key in await self.records.keys(scoped(account, id))}:
+            await self._erase_pieces(account, id)
+
+    async def _record(self, account: str, id: str) -> Record[Job]:
+        record = await self.records.get(scoped(account, id)) if is_generated_id(id) else None
+        if record is None:
+            raise NotFound(f"no job {id!r}")
+        return record
+
+
+def piece_key(account: str, id: str, piece: int) -> str:
+    """Return the key of a job's piece."""
+    return f"{scoped(account, id)}/{piece:04}"

@@ -1,0 +1,453 @@
+"""Jobs as they are stored: previewed, performed, stopped at any step by a kill or a user, moved and checked."""
+
+from __future__ import annotations
+
+import json
+
+import attrs
+import pytest
+
+from mdashcore._errors import Conflict, InvalidInput, LimitReached, NotFound, StorageError
+from mdashcore.hub import Hub
+from mdashcore.hub.jobs import performer
+from mdashcore.hub.jobs.performer import JobPerformer, JobRunner
+from mdashcore.hub.leases import Leases
+from mdashcore.hub.limits import AccountLimits
+from mdashcore.hub.maintenance.backup import export_store, import_store
+from mdashcore.hub.maintenance.check import check_store
+from mdashcore.hub.notification_reader import log_name
+from mdashcore.identity import DeviceKey
+from mdashcore.job import JobCounts, JobOutcome, JobState
+from mdashcore.job import _values as job_values
+from mdashcore.shadow import ShadowLimits
+
+NOW = 1_700_000_000.0
+PIECE = 3  # devices: so that a few are more than one piece
+PATCH = {"interval": 30, "old": None}
+
+
+@attrs.define
+class Place:
+    """A hub with devices of alice, and bob's of the same ids."""
+
+    hub: Hub
+    tools: object
+    time: list[float]
+
+    def run(self, coroutine):
+        return self.tools.run(coroutine)
+
+    async def open(self, devices=4):
+        for account in ("alice", "bob"):
+            await self.hub.accounts.register(account, "hash", admin=True)
+            for n in range(devices):
+                await self.hub.create_device(account, f"d{n}")
+        await self.set("d1", {"interval": 30})
+        await self.set("d2", {"interval": 10, "old": 1, "other": 2})
+
+    async def set(self, id, desired, account="alice"):
+        self.time[0] += 1
+        return await self.hub.shadows.update(DeviceKey(account, id), {"state": {"desired": desired}})
+
+    async def make(self, desired=PATCH, account="alice", **asked):
+        request = self.hub.jobs.parse({"desired": desired, "filter": [], **asked})
+        return await self.hub.jobs.create(account, request, by=account)
+
+    async def drive(self, id, leases=None, account="alice"):
+        """Drive a job to its end."""
+        run = await self.load(id, leases, account)
+        while not run.gone:
+            await run.step()
+        return await self.hub.jobs.get(account, id)
+
+    async def load(self, id, leases=None, account="alice"):
+        return await JobPerformer.load(self.hub.jobs, JobRunner(), account, id, leases)
+
+    async def outcomes(self, id, account="alice"):
+        present = await self.hub.jobs.get(account, id)
+        results, _ = await self.hub.jobs.results(account, present, 0, 1000)
+        return {each.device: each.outcome.value for each in results}
+
+    async def desired(self, account="alice"):
+        devices = await self.hub.registry.of(account)
+        return {each.id: (await self.hub.shadows.get(each.key)).desired for each in devices}
+
+    async def versions(self):
+        devices = await self.hub.registry.of("alice")
+        return {each.id: (await self.hub.shadows.get(each.key)).version for each in devices}
+
+    def said(self):
+        """The names of the notifications about jobs."""
+        entries = self.run(self.hub.backend.logs.read(log_name("alice"), 0, 10_000))
+        names = [json.loads(entry.body)["name"] for entry in entries]
+        return [name for name in names if name.startswith("job.")]
+
+
+def make_place(tools, backend=None, **options):
+    time = [NOW]
+    hub = Hub(
+        backend or tools.backend(),
+        now=lambda: time[0],
+        monotonic=lambda: time[0],
+        entropy=tools.entropy(),
+        signal=tools.signal,
+        **options,
+    )
+    return Place(hub, tools, time)
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch):
+    """A job of a few devices has several pieces."""
+    monkeypatch.setattr(job_values, "PIECE_SIZE", PIECE)
+
+
+@pytest.fixture
+def place(tools):
+    """Opened."""
+    place = make_place(tools)
+    place.run(place.open())
+    return place
+
+
+DONE = {"d0": "CHANGED", "d1": "UNCHANGED", "d2": "CHANGED", "d3": "CHANGED"}
+
+
+def test_a_job_changes_the_devices_that_differ(place):
+    """Each once; one that has the values already is not written, other values and other accounts stay."""
+    before, bobs = place.run(place.versions()), place.run(place.desired("bob"))
+    made = place.run(place.make(name="slower"))
+    assert (made.state, made.counts, made.created_by) == (JobState.RUNNING, JobCounts(4), "alice")
+    ended = place.run(place.drive(made.id))
+    assert ended.state is JobState.COMPLETED
+    assert ended.counts == JobCounts(0, 3, 1, 0)
+    assert place.run(place.outcomes(made.id)) == DONE
+    set_ = {"interval": 30}
+    assert place.run(place.desired()) == {"d0": set_, "d1": set_, "d2": {"interval": 30, "other": 2}, "d3": set_}
+    after = place.run(place.versions())
+    assert {id: after[id] - before[id] for id in after} == {"d0": 1, "d1": 0, "d2": 1, "d3": 1}
+    assert place.run(place.desired("bob")) == bobs
+    assert place.said() == ["job.RUNNING", "job.COMPLETED"]
+
+
+def test_a_preview_says_what_a_job_does(place):
+    """From what to what and how often, and which devices have it already. It changes nothing."""
+    before = place.run(place.versions())
+    request = place.hub.jobs.parse({"desired": PATCH, "filter": ["id!=d3"], "preview": True})
+    preview = place.run(place.hub.jobs.preview("alice", request))
+    assert (preview.devices, preview.changed, preview.unchanged, preview.failed) == (3, 2, 1, 0)
+    changes = [(each.difference.path, each.difference.before, each.difference.after) for each in preview.changes]
+    assert sorted(changes, key=str) == [(("interval",), 10, 30), (("interval",), None, 30), (("old",), 1, None)]
+    assert [(each.device, len(each.differences)) for each in preview.shown] == [("d0", 1), ("d2", 2)]
+    assert place.run(place.versions()) == before
+    assert place.run(place.hub.jobs.of("alice")) == []
+
+
+def test_a_preview_is_bounded(place, monkeypatch):
+    """Values that are all different, and large: the rest is counted."""
+    for n in range(4):
+        place.run(place.set(f"d{n}", {"text": f"{n}" * 5000}))
+    monkeypatch.setattr("mdashcore.hub.jobs.preview.MAX_PREVIEW_BYTES", 12_000)
+    request = place.hub.jobs.parse({"desired": {"text": "x"}, "filter": []})
+    preview = place.run(place.hub.jobs.preview("alice", request))
+    assert preview.changed == 4
+    assert len(preview.changes) + preview.other_changes == 4
+    assert 0 < len(preview.changes) + len(preview.shown) <= 2
+
+
+def test_what_a_device_cannot_take_is_its_failure(tools):
+    """A shadow that would be too large, a device that was removed, one that is damaged: the others are changed."""
+    place = make_place(tools, shadow_limits=ShadowLimits(max_bytes=60))
+    place.run(place.open())
+    place.run(place.set("d0", {"text": "x" * 40}))
+    request = place.hub.jobs.parse({"desired": {"interval": 1000}, "filter": []})
+    (failure,) = place.run(place.hub.jobs.preview("alice", request)).failures
+    assert failure == ("d0", "The payload exceeds the maximum size allowed: 60 bytes")
+    made = place.run(place.make({"interval": 1000}))
+    place.run(place.hub.remove_device(DeviceKey("alice", "d1")))
+    place.run(place.hub.backend.documents.put("shadows", "alice/d2", b"{"))
+    ended = place.run(place.drive(made.id))
+    assert ended.counts == JobCounts(0, 1, 0, 3)
+    results, _ = place.run(place.hub.jobs.results("alice", ended, 0, 10, JobOutcome.FAILED))
+    assert [(each.device, each.reason) for each in results] == [
+        ("d0", "The payload exceeds the maximum size allowed: 60 bytes"),
+        ("d1", "the device was removed"),
+        ("d2", "what was stored of it is damaged"),
+    ]
+
+
+def test_a_removed_device_gets_no_shadow(place):
+    """A device of that id that is registered later begins without values."""
+    made = place.run(place.make())
+    place.run(place.hub.remove_device(DeviceKey("alice", "d0")))
+    place.run(place.drive(made.id))
+    place.run(place.hub.create_device("alice", "d0"))
+    assert place.run(place.desired())["d0"] is None
+
+
+# Stopped at any step
+
+CUTS = range(1, 54)
+"""The numbers of steps after which a process is killed: a job of four devices has 52."""
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_killed_at_any_step(tools, cut):
+    """The next process ends the job: every device has the values, each was changed once, and the results say so."""
+    place = make_place(tools)
+    place.run(place.open())
+    before = place.run(place.versions())
+    made = place.run(place.make())
+    tools.stop(place.drive(made.id), cut, tools.stops[0]())
+    there = make_place(tools, place.hub.backend)  # another process: nothing is in its memory
+    if not place.run(there.hub.jobs.get("alice", made.id)).ended:
+        assert place.run(there.drive(made.id)).counts == JobCounts(0, 3, 1, 0)
+    assert place.run(there.outcomes(made.id)) == DONE
+    after = place.run(there.versions())
+    assert {id: after[id] - before[id] for id in after} == {"d0": 1, "d1": 0, "d2": 1, "d3": 1}
+
+
+@pytest.mark.parametrize("cut", range(1, 54, 4))
+def test_what_a_user_sets_after_a_kill_stays(tools, cut):
+    """A value that was set after the job has changed the device is not overwritten when the job is taken up again."""
+    place = make_place(tools)
+    place.run(place.open())
+    made = place.run(place.make())
+    tools.stop(place.drive(made.id), cut, tools.stops[0]())
+    has_happened = place.run(place.desired())["d0"] is not None
+    place.run(place.set("d0", {"interval": 5}))
+    there = make_place(tools, place.hub.backend)
+    there.time[0] = place.time[0]
+    if not place.run(there.hub.jobs.get("alice", made.id)).ended:
+        place.run(there.drive(made.id))
+    if has_happened:
+        assert place.run(there.desired())["d0"] == {"interval": 5}
+        assert place.run(there.outcomes(made.id))["d0"] in ("CHANGED", "FAILED")
+
+
+@pytest.mark.parametrize("cut", range(1, 98, 4))
+def test_canceled_at_any_step(tools, cut):
+    """The counts and results are what has happened: a pending device was not changed, a changed one was."""
+    place = make_place(tools)
+    place.run(place.open(devices=8))
+    made = place.run(place.make({"n": 1}))
+
+    async def cancel():
+        return await place.hub.jobs.cancel("alice", made.id, by="key_1")
+
+    tools.interleave([place.drive(made.id), cancel()], [0] * cut + [1] * 300)
+    ended = place.run(place.hub.jobs.get("alice", made.id))
+    assert ended.ended
+    outcomes = place.run(place.outcomes(made.id))
+    assert ended.counts == JobCounts.of(map(JobOutcome, outcomes.values()))
+    for id, desired in place.run(place.desired()).items():
+        assert ((desired or {}).get("n") == 1) is (outcomes[id] == "CHANGED"), (id, outcomes)
+    if ended.canceled_by is None:
+        assert ended.state is JobState.COMPLETED
+    else:
+        assert ended.canceled_by == "key_1"
+        assert "job.CANCELING" in place.said()
+
+
+@pytest.mark.parametrize("cut", range(1, 98, 6))
+def test_canceled_after_a_kill(tools, cut):
+    """Nothing more is changed, and the results of the piece that was interrupted are found out."""
+    place = make_place(tools)
+    place.run(place.open(devices=8))
+    made = place.run(place.make({"n": 1}))
+    tools.stop(place.drive(made.id), cut, tools.stops[0]())
+    there = make_place(tools, place.hub.backend)
+    before = place.run(there.desired())
+    if place.run(there.hub.jobs.get("alice", made.id)).ended:
+        return
+    place.run(there.hub.jobs.cancel("alice", made.id, by="alice"))
+    ended = place.run(there.drive(made.id))
+    assert place.run(there.desired()) == before
+    changed = {id for id, desired in before.items() if (desired or {}).get("n") == 1}
+    outcomes = place.run(there.outcomes(made.id))
+    assert {id for id, outcome in outcomes.items() if outcome == "CHANGED"} == changed
+    assert ended.counts == JobCounts(8 - len(changed), len(changed))
+    assert ended.state is (JobState.CANCELED if len(changed) < 8 else JobState.COMPLETED)
+
+
+@pytest.mark.parametrize("cut", range(1, 54, 4))
+def test_two_nodes_at_the_same_time(tools, cut):
+    """One of them was only slow: it stops as soon as it reads, and the results are right."""
+    place = make_place(tools)
+    place.run(place.open())
+    made = place.run(place.make())
+    alive = {"one"}
+
+    async def living():
+        return alive
+
+    async def second():
+        alive.clear()
+        alive.add("two")
+        return await place.drive(made.id, Leases("two", living))
+
+    place.tools.interleave([place.drive(made.id, Leases("one", living)), second()], [0] * cut + [1] * 9 + [0, 1] * 400)
+    ended = place.run(place.hub.jobs.get("alice", made.id))
+    assert ended.state is JobState.COMPLETED
+    assert place.run(place.outcomes(made.id)) == DONE
+    assert ended.counts == JobCounts(0, 3, 1, 0)
+
+
+def test_another_living_node_keeps_its_job(place):
+    """Its driver is the record's, until it is gone."""
+    made = place.run(place.make())
+    alive = {"one", "two"}
+
+    async def living():
+        return alive
+
+    one, two = Leases("one", living), Leases("two", living)
+    place.run(place.load(made.id, one))
+    with pytest.raises(Conflict, match="driven by one"):
+        place.run(place.load(made.id, two))
+
+    async def found(leases):
+        return [key async for key in place.hub.jobs.unfinished(leases)]
+
+    assert place.run(found(two)) == []
+    alive.discard("one")
+    assert place.run(found(two)) == [("alice", made.id)]
+    assert place.run(place.drive(made.id, two)).driver == "two"
+
+
+def test_a_device_that_the_storage_refuses_ends_too(place, monkeypatch):
+    """After some tries; while the storage is away nothing ends."""
+    made = place.run(place.make())
+    update = place.hub.shadows.update
+
+    async def refuse(key, *rest, **options):
+        if key.id == "d2":
+            raise StorageError("disk error at d2")
+        return await update(key, *rest, **options)
+
+    monkeypatch.setattr(place.hub.shadows, "update", refuse)
+    run = place.run(place.load(made.id))
+    for _ in range(performer.WRITE_TRIES - 1):
+        with pytest.raises(StorageError):
+            place.run(run.step())
+    while not run.gone:
+        place.run(run.step())
+    assert place.run(place.outcomes(made.id)) == {**DONE, "d2": "FAILED"}
+
+
+def test_a_piece_that_is_damaged_ends_the_job_too(place):
+    """Its devices count as failed, because they are not known."""
+    made = place.run(place.make())
+    place.run(place.hub.backend.documents.put("job_pieces", f"alice/{made.id}/0000", b"{"))
+    ended = place.run(place.drive(made.id))
+    assert (ended.state, ended.counts) == (JobState.COMPLETED, JobCounts(0, 1, 0, PIECE))
+
+
+# Kept
+
+
+def test_what_is_refused_leaves_nothing(place):
+    """No devices, or a device that does not exist."""
+    for asked, error in (({"filter": ["online"]}, InvalidInput), ({"devices": ["d1", "d77"]}, NotFound)):
+        with pytest.raises(error):
+            place.run(place.make(**asked))
+    assert place.run(place.hub.jobs.of("alice")) == []
+    assert place.run(place.hub.jobs.pieces.keys()) == []
+
+
+def test_an_account_keeps_a_number_of_jobs(tools):
+    """The oldest that has ended goes; one that has not ended does not, and too many of those are refused."""
+    place = make_place(tools, limits=AccountLimits(jobs=3, open_jobs=2))
+    place.run(place.open())
+    made = []
+    for n in range(5):
+        place.time[0] += 1
+        made.append(place.run(place.make({"n": n})).id)
+        place.run(place.drive(made[-1]))
+    assert [each.id for each in place.run(place.hub.jobs.of("alice"))] == made[:1:-1]
+    assert {key.split("/")[1] for key in place.run(place.hub.jobs.pieces.keys())} == set(made[2:])
+    for n in range(2):
+        place.time[0] += 1
+        place.run(place.make({"n": n}))
+    with pytest.raises(LimitReached, match="2 jobs of the account have not ended"):
+        place.run(place.make())
+    assert place.run(place.hub.jobs.use("alice")) == (3, 2)
+    place.run(place.make(account="bob"))
+
+
+def test_removed(place):
+    """Only after its end; with its results."""
+    made = place.run(place.make())
+    with pytest.raises(Conflict, match="cancel it first"):
+        place.run(place.hub.jobs.remove("alice", made.id))
+    with pytest.raises(NotFound):
+        place.run(place.hub.jobs.remove("bob", made.id))
+    place.run(place.drive(made.id))
+    with pytest.raises(Conflict, match="cannot be canceled"):
+        place.run(place.hub.jobs.cancel("alice", made.id, by="alice"))
+    place.run(place.hub.jobs.remove("alice", made.id))
+    assert place.run(place.hub.jobs.pieces.keys()) == []
+    for id in (made.id, "", "a/b", "job_" + "x" * 80, "job_é"):
+        with pytest.raises(NotFound):
+            place.run(place.hub.jobs.get("alice", id))
+
+
+def test_an_interrupted_creation_is_an_orphan(tools, place):
+    """Its pieces are found, and removed only if no job has them."""
+    kept = place.run(place.make())
+    tools.stop(place.make(), 60, tools.stops[0]())
+    orphans = place.run(place.hub.jobs.orphans())
+    assert {account for account, _ in orphans} <= {"alice"}
+    assert ("alice", kept.id) not in orphans
+    for orphan in [*orphans, ("alice", kept.id)]:
+        place.run(place.hub.jobs.remove_orphan(*orphan))
+    assert place.run(place.hub.jobs.orphans()) == set()
+    assert place.run(place.drive(kept.id)).state is JobState.COMPLETED
+
+
+def test_a_removed_account_leaves_no_jobs(place):
+    """In any state."""
+    for account in ("alice", "bob"):
+        place.run(place.make(account=account))
+    place.run(place.hub.remove_account("alice"))
+    assert {key.split("/")[0] for key in place.run(place.hub.jobs.pieces.keys())} == {"bob"}
+    assert place.run(place.hub.jobs.of("alice")) == []
+
+
+def test_moved_to_another_store(tools, place):
+    """A job that has not ended goes on there, and the check of the store finds no fault."""
+    made = place.run(place.make())
+    run = place.run(place.load(made.id))
+    place.run(run.step())
+
+    async def move():
+        lines = export_store(place.hub.backend)
+        there = tools.backend()
+        await import_store(there, lines)
+        return there
+
+    there = make_place(tools, place.run(move()))
+    assert place.run(check_store(there.hub.backend))[1] == []
+    present = place.run(there.hub.jobs.get("alice", made.id))
+    if not present.ended:
+        present = place.run(there.drive(made.id))
+    assert present.counts == JobCounts(0, 3, 1, 0)
+
+
+def test_pages_of_results(place):
+    """In the order of ids, from any place, also of one outcome."""
+    made = place.run(place.make())
+    ended = place.run(place.drive(made.id))
+
+    async def pages(limit, outcome=None):
+        found, start = [], 0
+        while start is not None:
+            some, start = await place.hub.jobs.results("alice", ended, start, limit, outcome)
+            assert len(some) <= limit
+            found += [each.device for each in some]
+        return found
+
+    for limit in (1, 2, 3, 4, 100):
+        assert place.run(pages(limit)) == ["d0", "d1", "d2", "d3"]
+        assert place.run(pages(limit, JobOutcome.CHANGED)) == ["d0", "d2", "d3"]
+    assert place.run(place.hub.jobs.results("alice", ended, 2, 1))[1] == 3
