@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import struct
 import time
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -18,10 +20,13 @@ from mdashcore._errors import StorageError
 from mdashcore.hub import Hub, LogQuery
 from mdashcore.identity import DeviceKey
 from mdashcore.server.api import devices
+from mdashcore.server.http.hangup import Hangup
 from mdashcore.storage import open_backend
 from mdashcore.testing.device import FRAME_TIMEOUT, connect_device
 from mdashcore.trio.node import open_node
 from mdashcore.trio.turns import WORK_SLICE
+
+RESET = struct.pack("ii", 1, 0)  # of SO_LINGER: closing resets the connection
 
 
 @pytest.fixture
@@ -355,11 +360,17 @@ async def test_a_large_fleet_is_listed_without_stopping_others(alice, monkeypatc
 
 
 class Gate:
-    """Delays the tasks that have just written to a store, as a slow disk does."""
+    """Delays the tasks that have just written to a store, as a slow disk does.
 
-    def __init__(self, monkeypatch, documents, verb, collection):
-        self.written, self.open = trio.Event(), trio.Event()
-        inner = getattr(documents, verb)
+    Args:
+        owner: has the function that writes: a store, or an object of the hub.
+        verb: its name.
+        collection: of which writes are delayed.
+    """
+
+    def __init__(self, monkeypatch, owner, verb, collection):
+        self.written, self.noticed, self.open = trio.Event(), trio.Event(), trio.Event()
+        inner, on_end = getattr(owner, verb), Hangup.on_end
 
         async def held(name, *args, **options):
             result = await inner(name, *args, **options)
@@ -368,7 +379,13 @@ class Gate:
                 await self.open.wait()
             return result
 
-        monkeypatch.setattr(documents, verb, held)
+        def noted(hangup, gone):
+            on_end(hangup, gone)
+            if gone:
+                self.noticed.set()
+
+        monkeypatch.setattr(owner, verb, held)
+        monkeypatch.setattr(Hangup, "on_end", noted)
 
     async def leave_behind(self, open_raw, person, request, body=b""):
         """Send a request, hang up while it writes, and let the store go on when the server has noticed."""
@@ -377,7 +394,10 @@ class Gate:
             await raw.send(f"{request} HTTP/1.1\r\n{fields}".encode() + body)
             with trio.fail_after(FRAME_TIMEOUT):
                 await self.written.wait()
-        await trio.testing.wait_all_tasks_blocked(0.05)
+            raw.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        with trio.fail_after(FRAME_TIMEOUT):
+            await self.noticed.wait()
+        await trio.testing.wait_all_tasks_blocked()  # what is cancelled has ended
         self.open.set()
 
 
@@ -387,8 +407,7 @@ async def test_a_shadow_update_goes_on_without_its_client(alice, monkeypatch, op
     """In either lane: the device and the subscribers get what is stored."""
     async with await alice.connect("d1") as device:
         await alice.told("online", "d1")
-        documents = alice.server.service.hub.backend.documents
-        gate = Gate(monkeypatch, documents, "put", "shadows")
+        gate = Gate(monkeypatch, alice.server.service.hub.shadows, "_put_and_append", "shadows")
         body = b'{"state":{"desired":{"on":true}}}'
         async with alice.listen() as ear:
             await gate.leave_behind(open_raw, alice, f"POST /api/v2/devices/d1/shadow{query}", body)
