@@ -219,6 +219,41 @@ async def test_a_rollout_is_made_changed_and_removed(run: Any, lamp: Any, image:
     await run(program)
 
 
+async def test_an_image_is_kept_and_used(run: Any, lamp: Any, image: Path) -> None:
+    """It is uploaded once, and then sent to a device and rolled out by its id; its bytes come back as they were."""
+    data = await trio.Path(image).read_bytes()
+
+    async def program(client: Client) -> None:
+        made = await client.firmware.add(image, notes="first")
+        assert await client.firmware.add(image, notes="second") == made
+        assert await client.firmware.list() == [made]
+        assert (await client.firmware.change(made["id"], name="Lamps"))["name"] == "Lamps"
+        pieces = [piece async for piece in client.firmware.download(made["id"])]
+        assert b"".join(pieces) == data
+        ended = await client.update("lamp", firmware=made["id"], options={"commit_timeout": 0})
+        assert ended["state"] == UpdateState.COMMITTED
+        devices = await client.firmware.devices(made["id"])
+        assert [each["id"] for each in devices["running"]] == ["lamp"]
+        (counted,) = await client.firmware.list(devices=True)
+        assert counted["devices"] == devices["counts"]
+        rollout = await client.create_rollout(None, {"filter": [], "approval": True}, firmware=made["id"])
+        with pytest.raises(Conflict, match=rollout["id"]):
+            await client.firmware.remove(made["id"])
+        async with client.notifications() as notifications:
+            await client.change_rollout(rollout["id"], "abort")
+            async for told in notifications:
+                if told["name"] == "rollout.ABORTED":
+                    break
+        await client.firmware.remove(made["id"])
+        with pytest.raises(NotFound):
+            await client.firmware.get(made["id"])
+        for wrong in ({}, {"file": image, "firmware": made["id"]}):
+            with pytest.raises(InvalidInput, match="either a file or one"):
+                await client.update("lamp", **wrong)
+
+    await run(program)
+
+
 async def test_notifications_go_on_where_they_were(
     run: Any, alice: Any, cable: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -104,7 +104,7 @@ def _stands(mdash, demo, name):
 
 
 def test_the_commands_of_the_guide(lamp, page, demo, run, start, mdash, tmp_path):
-    """On trial and committed; committed by the server; queued, looked at and taken back; in other chunks."""
+    """On trial and committed; committed by the server; from the library; in other chunks; queued, and taken back."""
     guide, (name, write) = page("docs/how_to_guides/update_the_firmware.md"), lamp
 
     def here(mark):
@@ -121,6 +121,11 @@ def test_the_commands_of_the_guide(lamp, page, demo, run, start, mdash, tmp_path
     with start("exec mdash notify --start 0", env=demo.variables) as stream:
         stream.expect(rf'"name":"ota.COMMITTED","id":"{name}".*"commit":"auto".*"version":"3.0"')
     write("4.0")
+    said = run(here("library"), env=demo.variables).stdout
+    assert "\nnotes\tfixes the leak\n" in said
+    assert f"{name}\t{name}\trunning\tCOMMITTED" in said
+    assert mdash("mdash firmware list", env=demo.variables) == ""
+    write("5.0")
     assert run(here("tune"), env=demo.variables).stdout.split() == ["true", "200"]
     mdash("mdash devices add away", env=demo.variables)
     said = [mdash(line, env=demo.variables) for line in guide.code("queue").splitlines()]

@@ -33,6 +33,7 @@ _PLACES: Final[Mapping[str, CommandPlace]] = MappingProxyType(
         "device": CommandPlace("mdashcore.cli.device", "Run a virtual Mongoose OS device until Ctrl-C."),
         "devices": CommandPlace("mdashcore.cli.devices", "Manage your devices."),
         "filters": CommandPlace("mdashcore.cli.tags", "Save filters under a name."),
+        "firmware": CommandPlace("mdashcore.cli.firmware", "Keep firmware images on the server."),
         "fleet": CommandPlace("mdashcore.cli.fleet", "Show the figures of your devices."),
         "key": CommandPlace("mdashcore.cli.keys", "Manage API keys."),
         "limits": CommandPlace("mdashcore.cli.users", "Show each limit of your account with its use."),

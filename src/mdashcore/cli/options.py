@@ -26,6 +26,7 @@ __all__ = [
     "DEVICE",
     "DURATION",
     "EXISTING_FILE",
+    "IMAGE_ID",
     "JSON",
     "KEY_ID",
     "SAVED_NAME",
@@ -100,6 +101,12 @@ def _key_id(text: str) -> str:
     return text
 
 
+def _image_id(text: str) -> str:
+    if not re.fullmatch("[A-Za-z0-9_]{1,64}", text):
+        raise InvalidInput("an image's id is one that `mdash firmware list` shows: fw_ and more")
+    return text
+
+
 def _term(text: str) -> str:
     """Return a term of a filter in its canonical form, or the name of a saved filter, which the server knows."""
     if text.strip().startswith(SAVED_MARK):
@@ -119,6 +126,7 @@ def _duration(text: str) -> float:
 
 DEVICE: Final = Checked("DEVICE", identity.check_device_id)
 KEY_ID: Final = Checked("ID", _key_id)
+IMAGE_ID: Final = Checked("ID", _image_id)
 USER_NAME: Final = Checked("NAME", identity.check_account_name)
 SECRET: Final = Checked("SECRET", _secret)
 SERVER: Final = Checked("URL", parse_server)

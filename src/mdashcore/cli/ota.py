@@ -12,7 +12,7 @@ import click
 from mdashcore import _json
 from mdashcore.cli.client import Remote
 from mdashcore.cli.exits import CliError, Exit, describe
-from mdashcore.cli.options import DEVICE, DURATION, EXISTING_FILE, json_option, remote_options
+from mdashcore.cli.options import DEVICE, DURATION, EXISTING_FILE, IMAGE_ID, json_option, remote_options
 from mdashcore.cli.text import examples, printable, show_json, show_table, time_text
 from mdashcore.ota import UpdateState
 
@@ -54,6 +54,7 @@ _WORDS: Final[Mapping[str, str]] = MappingProxyType(
     epilog=examples(
         "mdash ota lamp fw.zip",
         "mdash ota lamp fw.zip --commit",
+        "mdash ota lamp --firmware fw_9f86d081884c7d65",
         "mdash ota lamp fw.zip --commit auto --queue",
         "mdash ota lamp --status --json",
         "mdash ota lamp --cancel",
@@ -62,6 +63,8 @@ _WORDS: Final[Mapping[str, str]] = MappingProxyType(
 )
 @click.argument("device", type=DEVICE, metavar="DEVICE")
 @click.argument("file", type=EXISTING_FILE, required=False)
+@click.option("--firmware", type=IMAGE_ID, help="Send an image of the library, in place of FILE.")
+@click.option("--keep", is_flag=True, help="Keep FILE in the library.")
 @click.option(
     "--commit",
     type=click.Choice(["now", "auto"]),
@@ -107,6 +110,8 @@ def ota(
     *,
     device: str,
     file: Path | None,
+    firmware: str | None,
+    keep: bool,
     commit: str | None,
     no_wait: bool,
     queue: bool,
@@ -129,12 +134,14 @@ def ota(
     asked = {name: str(int(value)) for name, value in numbers.items() if value is not None}
     acts = [act for wanted, act in ((status, _show), (cancel, _cancel), (end_transfer, _end_transfer)) if wanted]
     if acts:
-        if len(acts) > 1 or file or commit or no_wait or queue or force or bare or asked:
+        if len(acts) > 1 or file or firmware or keep or commit or no_wait or queue or force or bare or asked:
             raise click.UsageError("--status, --cancel and --end-transfer go with a DEVICE alone.")
         acts[0](remote, device, as_json)
         return
-    if file is None:
-        raise click.UsageError("Missing argument 'FILE'.")
+    if file is None and firmware is None:
+        raise click.UsageError("Missing argument 'FILE', or --firmware.")
+    if firmware is not None and (file is not None or keep):
+        raise click.UsageError("--firmware names an image of the library: neither FILE nor --keep goes with it.")
     if queue and commit == "now":
         raise click.UsageError("With --queue the command may end before the update: give --commit auto.")
     if no_wait and commit == "now":
@@ -143,13 +150,15 @@ def ota(
         raise click.UsageError("--commit-after goes with --commit auto.")
     query = asked | ({"force": "1"} if force else {})
     query |= {"bare": "1"} if bare else {}
+    query |= {"keep": "1"} if keep else {}
+    query |= {"firmware": firmware} if firmware else {}
     query |= {"commit": "auto"} if commit == "auto" else {}
     update = _watch(remote, device, file, query, commit=commit == "now", wait=not no_wait, queue=queue)
     _report(device, update, as_json)
 
 
 def _watch(
-    remote: Remote, device: str, file: Path, query: Mapping[str, str], *, commit: bool, wait: bool, queue: bool
+    remote: Remote, device: str, file: Path | None, query: Mapping[str, str], *, commit: bool, wait: bool, queue: bool
 ) -> UpdateDocument:
     import trio
 

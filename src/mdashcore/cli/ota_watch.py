@@ -28,6 +28,7 @@ class UpdateWatch:
     """Sends an image, follows its update, and commits it if that was asked for.
 
     Args:
+        path: the image; `None` if the query names one of the library.
         query: the options of the update, as `mdashcore.server.uploads.update_query` reads them.
         display: shows the progress.
         commit: call `OTA.Commit` as soon as the device runs the image.
@@ -39,7 +40,7 @@ class UpdateWatch:
         self,
         remote: Remote,
         device: str,
-        path: Path,
+        path: Path | None,
         query: Mapping[str, str],
         display: UpdateDisplay,
         *,

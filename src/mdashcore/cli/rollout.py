@@ -15,7 +15,7 @@ from mdashcore._errors import InvalidInput
 from mdashcore.cli.client import Remote
 from mdashcore.cli.exits import CliError, Exit, describe
 from mdashcore.cli.groups import Group
-from mdashcore.cli.options import DURATION, EXISTING_FILE, TERM, Checked, json_option, remote_options
+from mdashcore.cli.options import DURATION, EXISTING_FILE, IMAGE_ID, TERM, Checked, json_option, remote_options
 from mdashcore.cli.text import examples, printable, show_json, show_table, time_text
 from mdashcore.documents import NewRollout, RolloutDocument
 from mdashcore.rollout import RolloutState
@@ -114,23 +114,39 @@ def rollout() -> None:
     epilog=examples(
         "mdash rollout create fw.zip --all --watch",
         "mdash rollout create fw.zip --filter arch=esp32 --filter 'fw_version!=2.0' --phases 1,10,100 --rate 30",
+        "mdash rollout create --firmware fw_9f86d081884c7d65 --all",
         "mdash rollout create fw.zip --device lamp --device fan --window 22:00-04:00@sat,sun --approval",
     ),
 )
-@click.argument("file", type=EXISTING_FILE)
+@click.argument("file", type=EXISTING_FILE, required=False)
+@click.option("--firmware", type=IMAGE_ID, help="Roll out an image of the library, in place of FILE.")
+@click.option("--keep", is_flag=True, help="Keep FILE in the library.")
 @_plan_options
 @click.option("--watch", is_flag=True, help="Watch the rollout until it ends, or waits for you.")
 @json_option
 @remote_options()
-def create_rollout(remote: Remote, *, file: Path, watch: bool, as_json: bool, bare: bool, **options: Any) -> None:
-    """Begin a rollout of FILE, and write its id.
+def create_rollout(
+    remote: Remote,
+    *,
+    file: Path | None,
+    firmware: str | None,
+    keep: bool,
+    watch: bool,
+    as_json: bool,
+    bare: bool,
+    **options: Any,
+) -> None:
+    """Begin a rollout of FILE, or of an image of the library, and write its id.
 
     FILE is a Mongoose OS firmware zip, or a bare image for devices that accept one.
 
     The rollout goes on by itself, phase after phase, and pauses when too many devices fail. Its devices are chosen now:
     give --all, --device or --filter.
     """
-    made = _create(remote, file, cast(NewRollout, _request(**options)), bare=bare)
+    if (file is None) is (firmware is None) or (firmware is not None and keep):
+        raise click.UsageError("Which image? Give FILE, with --keep to keep it, or --firmware.")
+    request = cast(NewRollout, _request(**options))
+    made = _create(remote, file, request, firmware=firmware, bare=bare, keep=keep)
     if watch:
         click.echo(printable(f"{made['id']}: {made['counts']['pending']} devices"), err=True)
         _watch(remote, made["id"], as_json=as_json)
@@ -154,12 +170,14 @@ def _request(
     return asked | ({"auto_commit": False} if manual_commit else {})
 
 
-def _create(remote: Remote, path: Path, request: NewRollout, *, bare: bool) -> RolloutDocument:
+def _create(
+    remote: Remote, path: Path | None, request: NewRollout, *, firmware: str | None, bare: bool, keep: bool
+) -> RolloutDocument:
     import trio
 
     async def create() -> RolloutDocument:
         async with remote.client() as client:
-            return await client.create_rollout(path, request, bare=bare)
+            return await client.create_rollout(path, request, firmware=firmware, bare=bare, keep=keep)
 
     with remote.reaching():
         return trio.run(create)

@@ -20,6 +20,7 @@ from mdashcore.cli.exits import CliError, Exit
 from mdashcore.cli.groups import Group
 from mdashcore.cli.options import USER_NAME, new_password, remote_options
 from mdashcore.cli.text import examples, printable
+from mdashcore.cli.whole_file import write_whole
 from mdashcore.identity import ENTROPY_BYTES
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def export(url: str, file: Path) -> None:
         async for line in export_store(backend):
             out.write(line + b"\n")
 
-    _write(file, lambda out: _with_backend(url, lambda backend: write(backend, out), there=True))
+    write_whole(file, lambda out: _with_backend(url, lambda backend: write(backend, out), there=True))
 
 
 @store.command(
@@ -141,7 +142,7 @@ def backup(remote: Remote, *, file: Path) -> None:
         if b'{"end":true' not in last:
             raise CliError("the backup was cut off; what was written is of no use", Exit.UNREACHABLE)
 
-    _write(file, fetch)
+    write_whole(file, fetch)
 
 
 @store.command(
@@ -212,25 +213,6 @@ def _check_exists(url: str) -> None:
         return  # the backend's own error names the owner
     if empty:
         raise CliError(f"there is no store in {folder}", Exit.UNREACHABLE)
-
-
-def _write(file: Path, work: Callable[[BinaryIO], None]) -> None:
-    """Let `work` write a file. It appears, readable by its owner only, when it is complete and on the disk."""
-    if str(file) == "-":
-        work(sys.stdout.buffer)
-        sys.stdout.buffer.flush()
-        return
-    part = file.with_name(f"{file.name}.part")
-    try:
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
-            os.fchmod(out.fileno(), 0o600)  # whatever the umask, and the mode of an older file
-            work(out)
-            out.flush()
-            os.fsync(out.fileno())
-        part.replace(file)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def _describe(counts: StoreCounts) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 
 from mdashcore._errors import InvalidInput
 from mdashcore._server_url import notify_url, parse_server
+from mdashcore.client._firmware import FirmwareImages
 from mdashcore.client._http import Http
 from mdashcore.client._notifications import MAX_OUTAGE, Notifications
 from mdashcore.client._pages import DevicesPage, all_devices, read_page
@@ -94,6 +95,8 @@ class Client:
     ) -> None:
         self._server = parse_server(url)
         self._http = Http(self._server, _authorization(key, user), ssl_context, timeout)
+        self.firmware: FirmwareImages = FirmwareImages(self._http)
+        """The firmware library."""
 
     async def __aenter__(self) -> Client:
         return self
@@ -304,12 +307,14 @@ class Client:
     async def update(
         self,
         device: str,
-        file: str | Path,
+        file: str | Path | None = None,
         *,
+        firmware: str | None = None,
         auto_commit: bool = False,
         queue: bool = False,
         force: bool = False,
         bare: bool = False,
+        keep: bool = False,
         options: Mapping[str, int] | None = None,
         progress: Progress | None = None,
         until: Collection[UpdateState] = UPDATE_ENDS,
@@ -320,27 +325,32 @@ class Client:
 
         Args:
             file: a Mongoose OS firmware zip, or a bare image.
+            firmware: the id of an image of the library, in place of a file.
             auto_commit: whether the server commits after a health check. Otherwise call ``OTA.Commit`` before the
                 device goes back to the old firmware; give `until` to learn when.
             queue: whether a device that is offline gets the image when it comes.
             force: send it whatever platform, application and build the device reports.
             bare: the image is a bare one, whatever it looks like.
+            keep: keep the file in the firmware library.
             options: more parameters of the endpoint: ``commit_timeout``, ``chunk_size``, …
             progress: called with the update whenever it has changed.
             until: states in which to return before the end, such as ``{UpdateState.UNCOMMITTED}``.
 
         Raises:
-            InvalidInput: the file is no image, or an option is out of its bounds.
+            InvalidInput: the file is no image, an option is out of its bounds, or not exactly one image is given.
+            NotFound: there is no such device, or no such image in the library.
             DeviceOffline: the device is not connected, or has gone before the update began, and `queue` was not asked
                 for.
             Conflict: the image is likely meant for another device, or an update is going on.
         """
         query = {name: str(value) for name, value in (options or {}).items()}
-        query |= {name: "1" for name, wanted in {"force": force, "bare": bare}.items() if wanted}
+        _check_one_image(file, firmware)
+        query |= {name: "1" for name, wanted in {"force": force, "bare": bare, "keep": keep}.items() if wanted}
+        query |= {} if firmware is None else {"firmware": firmware}
         query |= {"commit": "auto"} if auto_commit else {}
         async with self.notifications() as news:
             follower = UpdateFollower(self._http, news, device, progress)
-            await follower.begin(Path(file), query, queue=queue, until=until)
+            await follower.begin(None if file is None else Path(file), query, queue=queue, until=until)
             return await follower.follow(until)
 
     async def update_status(self, device: str) -> UpdateWithHistory:
@@ -353,14 +363,30 @@ class Client:
 
     # Rollouts
 
-    async def create_rollout(self, file: str | Path, plan: NewRollout, *, bare: bool = False) -> RolloutDocument:
+    async def create_rollout(
+        self,
+        file: str | Path | None,
+        plan: NewRollout,
+        *,
+        firmware: str | None = None,
+        bare: bool = False,
+        keep: bool = False,
+    ) -> RolloutDocument:
         """Begin a rollout of an image to many devices.
 
         Args:
+            file: the image; `None` with `firmware`.
             plan: the devices, as `filter` or `devices`, and how it goes on.
+            firmware: the id of an image of the library.
             bare: the image is a bare one, whatever it looks like.
+            keep: keep the file in the firmware library.
         """
-        return await start_rollout(self._http, Path(file), plan, bare=bare)
+        _check_one_image(file, firmware)
+        if file is not None:
+            return await start_rollout(self._http, Path(file), plan, bare=bare, keep=keep)
+        query = {name: "1" for name, wanted in {"bare": bare, "keep": keep}.items() if wanted}
+        body = {**plan, "firmware": firmware}
+        return cast(RolloutDocument, await self._http.fetch("POST", "rollouts", json=body, query=query))
 
     async def rollouts(self) -> list[RolloutDocument]:
         """Return the account's rollouts, the newest first. One that is damaged has only `id` and `damaged`."""
@@ -487,3 +513,8 @@ def _authorization(key: str | None, user: tuple[str, str] | None) -> str:
     if not _KEY.fullmatch(key or ""):
         raise InvalidInput("a key has printable ASCII characters only: no space, and no line end")
     return f"Bearer {key}"
+
+
+def _check_one_image(file: object, firmware: str | None) -> None:
+    if (file is None) is (firmware is None):
+        raise InvalidInput("an image is either a file or one of the firmware library")

@@ -1,8 +1,9 @@
-"""Uploads of firmware: an update from its image to its end, and the start of a rollout."""
+"""Uploads of firmware: an update from its image to its end, the start of a rollout, and an image for the library."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -12,11 +13,18 @@ from mdashcore import _json
 from mdashcore._errors import Conflict, DeviceOffline, MdashError, NotFound
 from mdashcore.client._http import Http
 from mdashcore.client._notifications import Notifications, may_pass
-from mdashcore.documents import NewRollout, NotificationDocument, RolloutDocument, UpdateDocument, UpdateWithHistory
+from mdashcore.documents import (
+    FirmwareDocument,
+    NewRollout,
+    NotificationDocument,
+    RolloutDocument,
+    UpdateDocument,
+    UpdateWithHistory,
+)
 from mdashcore.notifications import DELETED
 from mdashcore.ota import UPDATE_ENDS, UpdateState
 
-__all__ = ["UPLOAD_TIMEOUT", "Progress", "UpdateFollower", "start_rollout"]
+__all__ = ["UPLOAD_TIMEOUT", "Progress", "UpdateFollower", "add_image", "start_rollout"]
 
 UPLOAD_TIMEOUT: Final = 1800.0  # seconds, as on the server
 
@@ -51,10 +59,13 @@ class UpdateFollower:
         self._device = device
         self._progress = progress
 
-    async def begin(self, path: Path, query: Mapping[str, str], *, queue: bool, until: Collection[UpdateState]) -> None:
+    async def begin(
+        self, path: Path | None, query: Mapping[str, str], *, queue: bool, until: Collection[UpdateState]
+    ) -> None:
         """Upload the image. Without `queue`, wait until the update begins, which is soon.
 
         Args:
+            path: the image; `None` if the query names one of the firmware library.
             query: the options of the update, as the server takes them.
             queue: whether the update may wait for a device that is offline.
             until: states in which nothing more is awaited.
@@ -66,12 +77,12 @@ class UpdateFollower:
         if not queue and not (await self._http.fetch("GET", "devices", self._device))["online"]:
             raise DeviceOffline(f"device {self._device!r} is not connected")
         await self._news.pause()  # a slow upload takes many minutes
-        with path.open("rb") as file:
+        with nullcontext() if path is None else path.open("rb") as file:
             update = await self._http.fetch(
                 "POST",
                 *("devices", self._device, "ota"),
                 query={**query, "queue": "1"},
-                files={"file": (path.name, file)},
+                files=None if path is None else {"file": (path.name, file)},
                 timeout=UPLOAD_TIMEOUT,
             )
         self._show(update)
@@ -140,11 +151,19 @@ class UpdateFollower:
             self._progress(update)
 
 
-async def start_rollout(http: Http, path: Path, plan: NewRollout, *, bare: bool) -> RolloutDocument:
+async def add_image(http: Http, path: Path, query: Mapping[str, str]) -> FirmwareDocument:
+    """Upload an image into the library. See `FirmwareImages.add`."""
+    with path.open("rb") as file:
+        files = {"file": (path.name, file)}
+        found = await http.fetch("POST", "firmware", files=files, query=query, timeout=UPLOAD_TIMEOUT)
+        return cast(FirmwareDocument, found)
+
+
+async def start_rollout(http: Http, path: Path, plan: NewRollout, *, bare: bool, keep: bool) -> RolloutDocument:
     """Upload an image, and begin its rollout. See `Client.create_rollout`."""
     with path.open("rb") as file:
         # In this order: an invalid plan is refused before the image is sent.
         fields: list[tuple[str, Any]] = [("rollout", (None, _json.encode(plan))), ("file", (path.name, file))]
-        query = {"bare": "1"} if bare else None
+        query = {name: "1" for name, wanted in {"bare": bare, "keep": keep}.items() if wanted}
         found = await http.fetch("POST", "rollouts", files=fields, query=query, timeout=UPLOAD_TIMEOUT)
         return cast(RolloutDocument, found)

@@ -133,17 +133,19 @@ class _Form(ImageBody):
         self._text = bytearray()
         self._request: rollout.RolloutRequest | None = None
         self._firmware: object = None
-        self.is_json: bool = self._type == "application/json"
-        """Whether the body is no form, but JSON."""
+        self.is_json: bool = self._type != "multipart/form-data"
+        """Whether the body is no form. It is JSON then, whatever the Content-Type says."""
 
     async def firmware(self) -> str:
         """Read the body, which is JSON. Returns the id of the image that it names. Raises `InvalidInput`."""
-        async with aclosing(super()._all()) as chunks:
+        async with aclosing(self._all()) as chunks:
             async for chunk in chunks:
                 self._add_text(chunk)
+                if (first := self._text.lstrip()[:1]) and first != b"{":  # an image: not to be read to its end
+                    raise InvalidInput(_IS_FORM)
         await self.request()
         if not isinstance(self._firmware, str):
-            raise InvalidInput(f"firmware is the id of an image of the library; {_IS_FORM}")
+            raise InvalidInput(f"firmware has to be the id of an image of the library; {_IS_FORM}")
         return self._firmware
 
     def _add_text(self, chunk: bytes) -> None:
@@ -165,13 +167,6 @@ class _Form(ImageBody):
                 value["filter"] = await self._saved.resolve(self.owner, value["filter"])
             self._request = rollout.parse_request(value)
         return self._request
-
-    async def _all(self) -> AsyncGenerator[bytes, None]:
-        if self._type != "multipart/form-data":
-            raise InvalidInput(_IS_FORM)
-        async with aclosing(super()._all()) as chunks:
-            async for chunk in chunks:
-                yield chunk
 
     async def _form(self) -> AsyncGenerator[bytes, None]:
         name = None
