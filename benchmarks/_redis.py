@@ -1,4 +1,4 @@
-"""The cost of a document in the Redis backend, against a bare SET through coredis, on the same server.
+"""The cost of a document in the Redis backend, against a bare SET on a connection of the same kind, on the same server.
 
 A put is a script that checks the version, counts, writes the document and keeps the index; a SET writes. Both sides
 have as many callers, and take turns in one run, so that a machine that slows down meanwhile slows both.
@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from urllib.parse import urlsplit
 
 import anyio
 
@@ -75,24 +76,30 @@ async def compare(url: str) -> dict[str, float]:
     Returns:
         `put_per_second` and `set_per_second`, the medians of the turns, and `ratio`, the first over the second.
     """
-    from coredis import Redis  # the other parts of this module do without it
+    from mdash_backends._redis_servers import RedisServer  # it needs hiredis; the other parts of this module do not
 
-    async with open_backend(f"{url}?prefix=benchmark&timeout=10") as backend, Redis.from_url(url) as bare:
+    parts = urlsplit(url)
+    server = RedisServer(parts.hostname or "", parts.port or 6379, int(parts.path.strip("/") or 0))
+    async with open_backend(f"{url}?prefix=benchmark&timeout=10") as backend, anyio.create_task_group() as tasks:
+        bare = await server.connect(tasks)
 
         async def put(caller: int, call: int) -> None:
             await backend.documents.put("shadows", f"account/device-{caller}-{call}", BODY)
 
         async def set_(caller: int, call: int) -> None:
-            await bare.set(f"benchmark-bare/device-{caller}-{call}", BODY)
+            await bare.ask(b"SET", b"benchmark-bare/device-%d-%d" % (caller, call), BODY)
 
         await _turn(put), await _turn(set_)  # connections are made, scripts are known, keys exist
         rates: dict[str, list[float]] = {"put": [], "set": []}
         for _ in range(TURNS):
             rates["put"].append(await _turn(put))
             rates["set"].append(await _turn(set_))
-        for pattern in ("{benchmark:*", "benchmark-bare/*"):
-            async for key in bare.scan_iter(match=pattern, count=1000):
-                await bare.unlink([key])
+        for pattern in (b"{benchmark:*", b"benchmark-bare/*"):
+            cursor: bytes | None = None
+            while cursor != b"0":
+                cursor, keys = await bare.ask(b"SCAN", cursor or b"0", b"MATCH", pattern, b"COUNT", 1000)
+                await bare.ask(b"UNLINK", pattern, *keys)
+        tasks.cancel_scope.cancel()
     puts, sets = median(rates["put"]), median(rates["set"])
     return {"put_per_second": puts, "set_per_second": sets, "ratio": puts / sets}
 

@@ -89,8 +89,8 @@ class Target:
         lacking = [name for name in self.modules if find_spec(name) is None]
         lacking += [name for name in self.programs if find_program(name) is None]
         lacking += [f"npm {name}" for name in self.packages if not (ROOT / "node_modules" / name).is_dir()]
-        if self.store == REDIS and (find_redis() is None or find_spec("coredis") is None):
-            lacking.append("a Redis server, or coredis")
+        if self.store == REDIS and (find_redis() is None or find_spec("hiredis") is None):
+            lacking.append("a Redis server, or hiredis")
         return f"not installed: {', '.join(lacking)}" if lacking else None
 
     @contextmanager

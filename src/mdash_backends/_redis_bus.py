@@ -14,19 +14,18 @@ from __future__ import annotations
 import logging
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import anyio
-from anyio import CapacityLimiter
 from anyio.abc import TaskGroup
-from coredis.connection import BaseConnection
-from coredis.exceptions import AskError, RedisError
 
 from mdash_backends._bus_queue import BusQueue
 from mdash_backends._redis_client import ANY_SLOT, RedisClient
-from mdash_backends._redis_connection import MAX_WAIT
-from mdash_backends._redis_servers import REDIS_FAILURES, RedisHome, reason
+from mdash_backends._redis_connection import MAX_WAIT, SILENCE_STEPS
+from mdash_backends._redis_errors import REDIS_FAILURES, AskRedirect, ConnectionLost, reason
+from mdash_backends._redis_pipeline import Pipeline
+from mdash_backends._redis_servers import RedisHome
 from mdashcore._errors import StorageError
 
 __all__ = ["RedisBus"]
@@ -55,9 +54,10 @@ class RedisBus:
         self._prefix = f"{prefix}:bus:{db}:"
         self._probe = probe
         self._channels: dict[bytes, set[_Subscription]] = {}
-        self._connection: BaseConnection | None = None
+        self._pipeline: Pipeline | None = None
         self._asked: defaultdict[bytes, deque[list[_Subscription]]] = defaultdict(deque)
         """By channel: the subscriptions that wait for each answer, in the order in which they were asked for."""
+        self._waiting: dict[_Subscription, float] = {}  # those that are not live yet, and since when
         self._answered = anyio.Event()
         self._listening = False
         self._last_received = 0.0
@@ -83,15 +83,29 @@ class RedisBus:
         return (self._prefix + topic).encode("utf-8", "surrogatepass")
 
     async def _until_live(self, subscription: _Subscription) -> None:
-        """Wait for the answer of the server: for as long as it sends anything else, as it has thousands to answer."""
-        timeout, end = self._client.home.timeout, anyio.current_time() + MAX_WAIT
-        while not subscription.live.is_set():
-            with anyio.move_on_after(timeout) as timer:
+        """Wait for the answer of the server. Raises `StorageError` if `_refuse_late` has given it up."""
+        self._waiting[subscription] = anyio.current_time()
+        try:
+            while not subscription.live.is_set():
                 await subscription.live.wait()
-            silence = anyio.current_time() - self._last_received
-            if timer.cancelled_caught and (silence >= timeout or anyio.current_time() >= end):
-                error = StorageError(f"{self._client.home}: not subscribed in time: {self._reason}")
-                raise error from TimeoutError(f"no answer within {timeout:g} s")
+        finally:
+            del self._waiting[subscription]
+        if subscription.refusal is not None:
+            raise subscription.refusal from TimeoutError(f"no answer within {self._client.home.timeout:g} s")
+
+    async def _refuse_late(self) -> None:
+        """Give up subscriptions that the server does not answer in time: one timer for all, as there are thousands.
+
+        As long as it sends anything else they are answered in turn, until `MAX_WAIT`.
+        """
+        timeout = self._client.home.timeout
+        while True:
+            await anyio.sleep(timeout / SILENCE_STEPS)
+            now = anyio.current_time()
+            silent = now - self._last_received >= timeout
+            for subscription, since in self._waiting.items():
+                if now - since >= (timeout if silent else MAX_WAIT):
+                    subscription.refuse(f"{self._client.home}: not subscribed in time: {self._reason}")
 
     def _ask(self, name: bytes, subscription: _Subscription) -> None:
         """Ask Redis to acknowledge a subscription, if there is a connection. A new connection asks for all.
@@ -110,11 +124,11 @@ class RedisBus:
             self._send(b"UNSUBSCRIBE", name)
 
     def _send(self, command: bytes, *names: bytes) -> bool:
-        if self._connection is None or not self._connection.usable:
+        if self._pipeline is None:
             return False
         try:
-            self._connection.send_command(command, *names)
-        except REDIS_FAILURES:
+            self._pipeline.send(command, *names)
+        except ConnectionLost:
             return False
         return True
 
@@ -131,12 +145,15 @@ class RedisBus:
     async def _listen(self) -> None:
         """Keep a connection subscribed as long as there are subscribers."""
         try:
-            while self._channels:
-                try:
-                    await self._receive()
-                except* REDIS_FAILURES as errors:
-                    self._lost(errors)
-                await anyio.sleep(RECONNECT_DELAY)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._refuse_late)
+                while self._channels:
+                    try:
+                        await self._receive()
+                    except* REDIS_FAILURES as errors:
+                        self._lost(errors)
+                    await anyio.sleep(RECONNECT_DELAY)
+                tasks.cancel_scope.cancel()
         finally:
             self._listening = False
             for subscription in self._subscriptions():  # the backend is closed
@@ -144,15 +161,13 @@ class RedisBus:
 
     async def _receive(self) -> None:
         """Subscribe to all channels on a new connection, and distribute its messages until it is lost."""
-        gate = CapacityLimiter(1)
         async with anyio.create_task_group() as tasks:
-            connection = self._connection = await self._client.home.connect(tasks, gate)
+            pipeline = self._pipeline = await self._client.home.connect(tasks, self._dispatch)
             self._asked.clear()
-            tasks.start_soon(self._test, connection)
-            tasks.start_soon(_refused, connection)
+            tasks.start_soon(self._test, pipeline)
             tasks.start_soon(self._ask_for_all)
-            async with aclosing(connection.push_messages) as messages:
-                await self._distribute(messages, connection, gate)
+            await pipeline.closed.wait()
+            raise ConnectionLost("the connection was lost") from pipeline.failure
 
     async def _ask_for_all(self) -> None:
         """Subscribe to all channels, a slice at a time, so that a new connection does not begin with megabytes."""
@@ -167,21 +182,6 @@ class RedisBus:
             while subscriptions in self._asked.get(name, ()):  # of the last channel, which is answered last
                 self._answered = anyio.Event()
                 await self._answered.wait()
-
-    async def _distribute(
-        self, messages: AsyncIterator[Any], connection: BaseConnection, gate: CapacityLimiter
-    ) -> None:
-        held = False
-        async for message in messages:
-            # coredis puts parsed messages into a queue without a bound, and fills it more quickly than it is
-            # emptied. So no more is parsed until it is empty; Redis waits, and in the end disconnects us.
-            if not held:
-                await gate.acquire()
-                held = True
-            self._dispatch(message)
-            if connection.reusable:  # "usable, and nothing is left in its buffers"
-                gate.release()
-                held = False
 
     def _dispatch(self, message: list[Any]) -> None:
         self._last_received = anyio.current_time()
@@ -198,24 +198,28 @@ class RedisBus:
                 self._reason = _NO_ANSWER
                 self._answered.set()
 
-    async def _test(self, connection: BaseConnection) -> None:
+    async def _test(self, pipeline: Pipeline) -> None:
         """Read a key after each interval of silence. Raises if no answer comes in time, or if the cluster is down.
 
         A node that is cut off from its cluster keeps its subscribers, and answers a PING: they would receive nothing.
-        While messages come the connection works; and during a request coredis does not heed the gate.
+        While messages come the connection works.
         """
+        timeout = self._client.home.timeout
         while True:
             await anyio.sleep(TEST_INTERVAL)
             if anyio.current_time() - self._last_received < TEST_INTERVAL:
                 continue
-            with suppress(AskError):  # the key is on another node (`MovedError` is one too): the cluster works
-                await connection.create_request(b"GET", self._probe)
+            try:
+                with anyio.fail_after(timeout), suppress(AskRedirect):  # the key is elsewhere: the cluster works
+                    await pipeline.ask(b"GET", self._probe)
+            except TimeoutError as exc:
+                raise TimeoutError(f"no answer within {timeout:g} s") from exc
 
     def _lost(self, errors: BaseExceptionGroup[Exception]) -> None:
         error: BaseException = errors
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
-        self._connection = None
+        self._pipeline = None
         for subscription in self._subscriptions():
             subscription.lose()
         if (why := reason(error)) != self._reason:  # logged once, however long it lasts
@@ -226,20 +230,20 @@ class RedisBus:
         return [subscription for channel in self._channels.values() for subscription in channel]
 
 
-async def _refused(connection: BaseConnection) -> None:
-    """Raise the first answer that is no push message: an error, for example because the user may not subscribe."""
-    async with aclosing(connection.streamed_messages) as answers:
-        async for answer in answers:
-            raise answer if isinstance(answer, RedisError) else RedisError(f"unexpected: {answer!r}")
-
-
 class _Subscription(BusQueue):
     """The messages of one subscriber."""
 
     def __init__(self) -> None:
         super().__init__()
         self.live = anyio.Event()
+        self.refusal: StorageError | None = None
         self._lost = False
+
+    def refuse(self, text: str) -> None:
+        """Give up waiting for the server's answer."""
+        if not self.live.is_set():
+            self.refusal = StorageError(text)
+            self.live.set()
 
     def begin(self, home: RedisHome) -> None:
         """Mark the subscription as live: messages that are published from now on arrive."""

@@ -10,11 +10,10 @@ from typing import Final
 
 import anyio
 import attrs
-from coredis.exceptions import ResponseError
 
 from mdash_backends._redis_client import MAX_NODES, RedisClient, slot_of
 from mdash_backends._redis_connection import NodeConnection
-from mdash_backends._redis_servers import REDIS_FAILURES, reason
+from mdash_backends._redis_errors import REDIS_FAILURES, ReplyError, reason
 from mdashcore._errors import StorageError
 
 __all__ = ["ServerChecks", "check_format"]
@@ -112,7 +111,7 @@ class ServerChecks:
         settings = {
             name: value
             for setting in (b"appendfsync", b"save")
-            for name, value in ((await _ask(node, b"CONFIG GET", setting)) or {}).items()
+            for name, value in ((await _ask(node, b"CONFIG", b"GET", setting)) or {}).items()
         }
         found = [*_eviction_faults(info or {})]
         if self._durable:
@@ -183,7 +182,7 @@ async def _ask(node: NodeConnection, *command: bytes) -> dict[str, str] | None:
     """Return the server's answer about itself; `None` if the user may not ask. Raises one of `REDIS_FAILURES`."""
     try:
         answer = await node.call(*command)
-    except ResponseError:
+    except ReplyError:
         return None
     if isinstance(answer, dict):
         return {name.decode(): value.decode() for name, value in answer.items()}

@@ -13,10 +13,20 @@ import anyio
 import attrs
 from anyio import CancelScope
 from anyio.abc import TaskGroup, TaskStatus
-from coredis.exceptions import AskError, MovedError, NoScriptError, ReadOnlyError, ResponseError, TryAgainError
 
-from mdash_backends._redis_connection import NodeConnection, NotConnected
-from mdash_backends._redis_servers import REDIS_FAILURES, AnyServer, RedisHome, RedisServer, reason
+from mdash_backends._redis_connection import NodeConnection
+from mdash_backends._redis_errors import (
+    REDIS_FAILURES,
+    AskRedirect,
+    MovedRedirect,
+    NotConnected,
+    ReadOnlyServer,
+    ReplyError,
+    TryAgain,
+    UnknownScript,
+    reason,
+)
+from mdash_backends._redis_servers import AnyServer, RedisHome, RedisServer
 from mdashcore._errors import StorageError
 
 __all__ = ["ANY_SLOT", "RedisClient", "Script", "background_tasks", "slot_of"]
@@ -76,18 +86,19 @@ class RedisClient:
         """
         node, asking, redirects = self._owners.get(slot, self._home), False, 0
         lost: StorageError | None = None
-        patience = anyio.current_time() + self.home.timeout
+        moving_since: float | None = None
         while redirects <= MAX_REDIRECTS:
             redirects += 1
             try:
                 return await node.call(*command, line=slot, asking=asking)
-            except MovedError as exc:
+            except MovedRedirect as exc:
                 node = self._owners[slot] = self._node(exc, node)
                 asking = False
-            except AskError as exc:  # for this command only: the slot is being moved there, key by key
+            except AskRedirect as exc:  # for this command only: the slot is being moved there, key by key
                 node, asking = self._node(exc, node), True
-            except TryAgainError as exc:
-                if anyio.current_time() > patience:
+            except TryAgain as exc:
+                moving_since = anyio.current_time() if moving_since is None else moving_since
+                if anyio.current_time() - moving_since > self.home.timeout:
                     raise self._failed(node, exc) from exc
                 self._say_moving()
                 await anyio.sleep(TRY_AGAIN_DELAY)
@@ -115,9 +126,9 @@ class RedisClient:
         if not await self.is_cluster():
             return [self._home]
         try:
-            ranges = await self.call(ANY_SLOT, b"CLUSTER SLOTS")
+            ranges = await self.call(ANY_SLOT, b"CLUSTER", b"SLOTS")
         except StorageError as exc:
-            if not isinstance(exc.__cause__, ResponseError):
+            if not isinstance(exc.__cause__, ReplyError):
                 raise
             _log.warning("%s: the other nodes are not known until they are used: %s", self.home, reason(exc.__cause__))
             return [self._home]
@@ -136,7 +147,7 @@ class RedisClient:
 
     def _failed(self, node: NodeConnection, error: Exception) -> StorageError:
         """Return the error of a call, and see to it that the next call goes to another server if that is needed."""
-        if isinstance(error, ReadOnlyError):  # another server is the master now
+        if isinstance(error, ReadOnlyServer):  # another server is the master now
             node.drop()
         if node.lost and node is not self._home:  # the cluster knows the successor
             self._owners = {slot: owner for slot, owner in self._owners.items() if owner is not node}
@@ -147,11 +158,11 @@ class RedisClient:
         try:
             return await self.call(slot, b"EVALSHA", script.sha, len(keys), *keys, *arguments)
         except StorageError as exc:
-            if not isinstance(exc.__cause__, NoScriptError):
+            if not isinstance(exc.__cause__, UnknownScript):
                 raise
         return await self.call(slot, b"EVAL", script.source, len(keys), *keys, *arguments)
 
-    def _node(self, told: AskError, teller: NodeConnection) -> NodeConnection:
+    def _node(self, told: AskRedirect, teller: NodeConnection) -> NodeConnection:
         """Return the node to which another one redirects. A node without a host is on the host of that other one."""
         return self._node_at(told.host or teller.host or self._server.host, told.port)
 

@@ -1,29 +1,23 @@
 """A connection to a Redis server that all callers of a process share, dialled when it is needed.
 
-coredis speaks the protocol. Its pool is not used: with coredis 6.9 a place in the pool is lost for ever when a
-subscriber's connection dies and, on asyncio, when a caller is cancelled while its connection is being made, until no
-caller gets one. Commands are short here, so one connection can carry them all: concurrent callers share a pipeline.
+Commands are short here, so one connection can carry them all: concurrent callers share a pipeline.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Coroutine, Hashable, Sequence
+from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Final
 
 import anyio
 import attrs
 from anyio.abc import TaskGroup
-from coredis.connection import BaseConnection, TCPLocation
-from coredis.exceptions import ConnectionError as ConnectionLost
 
+from mdash_backends._redis_errors import REDIS_FAILURES, ConnectionLost, NotConnected, reason
+from mdash_backends._redis_pipeline import Pipeline
 from mdash_backends._redis_places import CallPlaces
-from mdash_backends._redis_servers import REDIS_FAILURES, RedisHome, RedisServer, reason
+from mdash_backends._redis_servers import RedisHome, RedisServer
 
-__all__ = ["MAX_IN_FLIGHT", "NodeConnection", "NotConnected"]
-
-# coredis logs each failed try without its cause. Here failures are raised, and the caller logs them.
-logging.getLogger("coredis").setLevel(logging.CRITICAL)
+__all__ = ["MAX_IN_FLIGHT", "MAX_WAIT", "SILENCE_STEPS", "NodeConnection"]
 
 MAX_IN_FLIGHT: Final = 256  # commands on one connection: pipelining gains nothing beyond, and memory stays bounded
 
@@ -31,10 +25,6 @@ MAX_WAIT: Final = 60.0  # seconds for one of those places, and for an answer of 
 # the calls of 10 000 devices that come back together need 15 to 40 in all, on one busy core
 
 SILENCE_STEPS: Final = 8  # of a measured silence: more than the rounds of the event loop from a call to its answer
-
-
-class NotConnected(ConnectionLost):
-    """No connection could be made, so the command was not sent."""
 
 
 class NodeConnection:
@@ -57,31 +47,28 @@ class NodeConnection:
         self._places = CallPlaces(MAX_IN_FLIGHT)
         self._failures = 0
         self._failure = ""
-        self._connection: BaseConnection | None = None
-        self._given_up: BaseConnection | None = None
+        self._pipeline: Pipeline | None = None
         self._dial: _Dial | None = None
 
     @property
     def lost(self) -> bool:
         """Whether there is no connection at the moment."""
-        return self._connection is None or not self._connection.usable
+        return self._pipeline is None or self._pipeline.failure is not None
 
     @property
     def host(self) -> str | None:
         """The host that it is, or was last, connected to."""
-        location = None if self._connection is None else self._connection.location
-        return location.host if isinstance(location, TCPLocation) else None
+        return None if self._pipeline is None else self._pipeline.host
 
     @property
     def server_name(self) -> str:
         """The one server that it is, or was last, connected to, as people are told of it; before that its home."""
-        location = None if self._connection is None else self._connection.location
-        return str(RedisServer(location.host, location.port) if isinstance(location, TCPLocation) else self.home)
+        return str(self.home if self._pipeline is None else RedisServer(self._pipeline.host, self._pipeline.port))
 
     def drop(self) -> None:
         """Close the connection. The next call opens another one, perhaps to another server."""
-        if self._connection is not None:
-            self._connection.invalidate()
+        if self._pipeline is not None:
+            self._pipeline.close(ConnectionLost("it was given up"))
 
     async def call(self, *command: bytes | int, line: Hashable = None, asking: bool = False) -> Any:
         """Send a command and return its answer, or raise one of `REDIS_FAILURES`, in time.
@@ -91,9 +78,13 @@ class NodeConnection:
             asking: the node is to answer although it does not own the slot yet (Redis Cluster specification, "ASK
                 redirection").
         """
-        await self._enter(line)
+        if not self._places.acquire_nowait():
+            await self._wait_for_place(line)
         try:
-            return await self._ask(command, asking=asking)
+            pipeline = self._pipeline
+            if pipeline is None or pipeline.failure is not None:
+                pipeline = await self._connected()
+            return await pipeline.ask(*command, asking=asking)
         except REDIS_FAILURES as exc:
             if self.lost:
                 self._failures += 1
@@ -102,10 +93,8 @@ class NodeConnection:
         finally:
             self._places.release()
 
-    async def _enter(self, line: Hashable) -> None:
-        """Take one of the places. If all are taken, wait in line."""
-        if self._places.acquire_nowait():
-            return
+    async def _wait_for_place(self, line: Hashable) -> None:
+        """Wait in line for one of the places, as all are taken."""
         failures = self._failures
         try:
             with anyio.fail_after(MAX_WAIT):
@@ -116,35 +105,25 @@ class NodeConnection:
             self._places.release()
             raise ConnectionLost(self._failure)
 
-    async def _ask(self, command: Sequence[bytes | int], *, asking: bool) -> Any:
-        connection = await self._connected()
-        try:
-            if asking:
-                connection.create_request(b"ASKING")  # counts for the next command of the connection
-            return await connection.create_request(*command, timeout=MAX_WAIT)  # type: ignore[arg-type]
-        except ConnectionLost as exc:
-            if connection is self._given_up:
-                raise TimeoutError(f"no answer within {self.home.timeout:g} s") from exc
-            raise
-
-    async def _watch(self, connection: BaseConnection) -> None:
+    async def _watch(self, pipeline: Pipeline) -> None:
         """Close a connection if answers are due and none comes in time: the server or the way to it is gone.
 
         The event loop has run in each step. So a busy loop, which leaves answers unread, does not count as silence.
         """
-        told = connection.statistics
-        silent = read = 0
-        while connection.usable and silent <= SILENCE_STEPS:
-            await anyio.sleep(self.home.timeout / SILENCE_STEPS)
-            silent = silent + 1 if told.requests_pending and told.bytes_read == read else 0
-            read = told.bytes_read
-        if connection.usable:
-            self._given_up = connection
-            connection.invalidate()
+        timeout = self.home.timeout
+        silent = received = 0
+        due, since = 0, anyio.current_time()  # commands that have to be answered now, and when they had been sent
+        while pipeline.failure is None and silent <= SILENCE_STEPS:
+            await anyio.sleep(timeout / SILENCE_STEPS)
+            silent = silent + 1 if pipeline.pending and pipeline.received == received else 0
+            received = pipeline.received
+            if pipeline.answered >= due:
+                due, since = pipeline.answered + pipeline.pending, anyio.current_time()
+            elif anyio.current_time() - since > MAX_WAIT:
+                pipeline.close(TimeoutError(f"no answer within {MAX_WAIT:g} s, while others came"))
+        pipeline.close(TimeoutError(f"no answer within {timeout:g} s"))
 
-    async def _connected(self) -> BaseConnection:
-        if self._connection is not None and self._connection.usable:
-            return self._connection
+    async def _connected(self) -> Pipeline:
         if self._dial is None:
             dial = _Dial()
             try:
@@ -154,14 +133,14 @@ class NodeConnection:
             self._dial = dial
         dial = self._dial  # one for all callers; it goes on when one of them is cancelled
         await dial.done.wait()
-        if dial.connection is None:
+        if dial.pipeline is None:
             raise NotConnected("no connection") from dial.error
-        return dial.connection
+        return dial.pipeline
 
     async def _make(self, dial: _Dial) -> None:
         try:
-            self._connection = dial.connection = connection = await self.home.connect(self._tasks)
-            self._tasks.start_soon(self._watch, connection)
+            self._pipeline = dial.pipeline = pipeline = await self.home.connect(self._tasks)
+            self._tasks.start_soon(self._watch, pipeline)
             self._tasks.start_soon(self._on_connected, self)
         except REDIS_FAILURES as exc:
             dial.error = exc
@@ -175,5 +154,5 @@ class _Dial:
     """A connection that is being made."""
 
     done: anyio.Event = attrs.field(factory=anyio.Event)
-    connection: BaseConnection | None = None
+    pipeline: Pipeline | None = None
     error: Exception | None = None

@@ -4,37 +4,25 @@ from __future__ import annotations
 
 import ssl
 from collections import deque
-from collections.abc import Sequence
-from typing import Any, Final, Protocol, Unpack
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol, TypeAlias
 
 import anyio
 import attrs
-from anyio import BrokenResourceError, CapacityLimiter, ClosedResourceError, EndOfStream
 from anyio.abc import ByteStream, TaskGroup
-from coredis.connection import BaseConnection, BaseConnectionParams, TCPLocation
-from coredis.exceptions import ConnectionError as ConnectionLost
-from coredis.exceptions import RedisError, UnknownCommandError
 
-__all__ = ["REDIS_FAILURES", "AnyServer", "RedisHome", "RedisServer", "SentinelService", "reason"]
+from mdash_backends._redis_errors import REDIS_FAILURES, ConnectionLost, UnknownCommand, reason
+from mdash_backends._redis_pipeline import Pipeline
 
-REDIS_FAILURES: Final = (RedisError, OSError, UnicodeError, BrokenResourceError, ClosedResourceError, EndOfStream)
-"""The errors of a failed call: `TimeoutError` is an `OSError`, and a bad host name a `UnicodeError`."""
+__all__ = ["AnyServer", "RedisHome", "RedisServer", "SentinelService"]
 
 MAX_LEARNED: Final = 16  # nodes of a cluster that are remembered beside those of the URL, in case those are gone
 
 DIAL_TIMEOUTS: Final = 2  # time-outs that one attempt to connect to any of several servers may take in all
 
 
-def reason(error: BaseException) -> str:
-    """Return the texts of an error and of its causes."""
-    said: list[str] = []
-    cause: BaseException | None = error
-    while cause is not None:
-        text = str(cause) or type(cause).__name__
-        if text not in said:
-            said.append(text)
-        cause = cause.__cause__
-    return ": ".join(said)
+OnPush: TypeAlias = Callable[[list[Any]], None]
+"""Receives a message that answers no command."""
 
 
 class RedisHome(Protocol):
@@ -44,11 +32,11 @@ class RedisHome(Protocol):
     def timeout(self) -> float:
         """Seconds that a connection may take to open, or may be silent while an answer is due."""
 
-    async def connect(self, tasks: TaskGroup, gate: CapacityLimiter | None = None) -> BaseConnection:
+    async def connect(self, tasks: TaskGroup, on_push: OnPush | None = None) -> Pipeline:
         """Open a connection to a server that takes writes, and run it in a task group.
 
         Args:
-            gate: coredis acquires it before it parses messages that were not requested.
+            on_push: is called with each message that answers no command.
 
         Raises:
             Exception: one of `REDIS_FAILURES`, in time.
@@ -76,28 +64,38 @@ class RedisServer:
     def __str__(self) -> str:
         return f"redis at {self.address}"
 
-    async def connect(self, tasks: TaskGroup, gate: CapacityLimiter | None = None) -> BaseConnection:
+    async def connect(self, tasks: TaskGroup, on_push: OnPush | None = None) -> Pipeline:
         """Open a connection, whatever the role of the server, and run it. Raises as `RedisHome.connect`."""
+        return (await self.greet(tasks, on_push))[0]
+
+    async def greet(self, tasks: TaskGroup, on_push: OnPush | None = None) -> tuple[Pipeline, dict[bytes, Any]]:
+        """Do the same as `connect`. Returns also what the server tells of itself."""
         try:
             with anyio.fail_after(self.timeout):
                 stream = await self._open_stream()
         except TimeoutError as exc:
             raise TimeoutError(f"no connection within {self.timeout:g} s") from exc
-        connection = _RedisConnection(
-            TCPLocation(self.host, self.port),
-            stream,
-            db=self.db,
-            username=self.username,
-            password=self.password,
-            stream_timeout=self.timeout,
-            decode_responses=False,
-            processing_budget=gate or CapacityLimiter(1),
-        )
+        pipeline = Pipeline(stream, self.host, self.port, on_push)
+        tasks.start_soon(pipeline.run)
         try:
-            await tasks.start(connection.run)
-        except UnknownCommandError as exc:  # HELLO came with 6.0
-            raise ConnectionLost("Redis 6.0 or newer, or Valkey, is needed; this server is older") from exc
-        return connection
+            with anyio.fail_after(self.timeout):
+                told: dict[bytes, Any] = await pipeline.ask(*self._hello())
+                if self.db:
+                    await pipeline.ask(b"SELECT", self.db)
+        except BaseException as exc:
+            pipeline.close(ConnectionLost("it was not opened"))
+            if isinstance(exc, UnknownCommand):  # HELLO came with 6.0
+                raise ConnectionLost("Redis 6.0 or newer, or Valkey, is needed; this server is older") from exc
+            if isinstance(exc, TimeoutError):
+                raise TimeoutError(f"no answer within {self.timeout:g} s") from exc
+            raise
+        return pipeline, told
+
+    def _hello(self) -> tuple[bytes | int, ...]:
+        """Return the command that begins a connection in RESP3, with the credentials."""
+        if self.username is None and self.password is None:
+            return (b"HELLO", 3)
+        return (b"HELLO", 3, b"AUTH", (self.username or "default").encode(), (self.password or "").encode())
 
     async def _open_stream(self) -> ByteStream:
         if self.tls is None:
@@ -107,33 +105,14 @@ class RedisServer:
         )
 
 
-class _RedisConnection(BaseConnection):
-    """A coredis connection over an open stream. If coredis opens the stream itself and fails, it leaks its queues."""
-
-    def __init__(self, location: TCPLocation, stream: ByteStream, **options: Unpack[BaseConnectionParams]) -> None:
-        super().__init__(location, **options)
-        self._given = stream
-
-    async def _connect(self) -> ByteStream:
-        return self._given
-
-    def describe(self) -> str:
-        return f"Connection<{self.location}>"
-
-
-async def _connect_to_master(
-    server: RedisServer, tasks: TaskGroup, gate: CapacityLimiter | None = None
-) -> BaseConnection:
+async def _connect_to_master(server: RedisServer, tasks: TaskGroup, on_push: OnPush | None = None) -> Pipeline:
     """Connect to a server that takes writes. In a cluster any node will do: it redirects what it does not have."""
-    connection = await server.connect(tasks, gate)
-    try:
-        told: Any = await connection.create_request(b"HELLO")
-        if told[b"role"] != b"master" and told[b"mode"] != b"cluster":
-            raise ConnectionLost("it is a replica, which takes no writes: the URL has to name the master")
-    except BaseException:
-        connection.invalidate()
-        raise
-    return connection
+    pipeline, told = await server.greet(tasks, on_push)
+    if told[b"role"] != b"master" and told[b"mode"] != b"cluster":
+        error = ConnectionLost("it is a replica, which takes no writes: the URL has to name the master")
+        pipeline.close(error)
+        raise error
+    return pipeline
 
 
 class AnyServer:
@@ -160,14 +139,14 @@ class AnyServer:
             self._learned.append(server)
             self._turns.append(server)
 
-    async def connect(self, tasks: TaskGroup, gate: CapacityLimiter | None = None) -> BaseConnection:
+    async def connect(self, tasks: TaskGroup, on_push: OnPush | None = None) -> Pipeline:
         """Connect to the server that was connected last, or else to the next that can be."""
         failures: list[str] = []
         error: Exception | None = None
         with anyio.move_on_after(DIAL_TIMEOUTS * self.timeout):
             for server in tuple(self._turns):
                 try:
-                    return await _connect_to_master(server, tasks, gate)
+                    return await _connect_to_master(server, tasks, on_push)
                 except REDIS_FAILURES as exc:
                     error = exc
                     failures.append(f"{server.address}: {reason(exc)}")
@@ -200,7 +179,7 @@ class SentinelService:
         """That of each server."""
         return self._server.timeout
 
-    async def connect(self, tasks: TaskGroup, gate: CapacityLimiter | None = None) -> BaseConnection:
+    async def connect(self, tasks: TaskGroup, on_push: OnPush | None = None) -> Pipeline:
         """Connect to the server that a Sentinel names, if it is the master."""
         failures: dict[str, str] = {}
         with anyio.move_on_after(DIAL_TIMEOUTS * self.timeout):
@@ -216,7 +195,7 @@ class SentinelService:
                 if str(server) in failures:
                     continue
                 try:
-                    return await _connect_to_master(server, tasks, gate)
+                    return await _connect_to_master(server, tasks, on_push)
                 except REDIS_FAILURES as exc:  # another Sentinel may know its successor already
                     failures[str(server)] = reason(exc)
         said = "; ".join(f"{name}: {why}" for name, why in failures.items())
@@ -224,12 +203,14 @@ class SentinelService:
 
     async def _ask(self, sentinel: RedisServer, tasks: TaskGroup) -> tuple[str, int]:
         """Return the host and port of the master, as a Sentinel knows them."""
-        connection = await sentinel.connect(tasks)
+        pipeline = await sentinel.connect(tasks)
         try:
-            command = (b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", self._name.encode())
-            answer: Any = await connection.create_request(*command)
+            with anyio.fail_after(sentinel.timeout):
+                answer: Any = await pipeline.ask(b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", self._name.encode())
+        except TimeoutError as exc:
+            raise TimeoutError(f"no answer within {sentinel.timeout:g} s") from exc
         finally:
-            connection.invalidate()
+            pipeline.close(ConnectionLost("it is not needed any more"))
         if answer is None:
             raise ConnectionLost(f"it knows no service {self._name!r}")
         return answer[0].decode(), int(answer[1])

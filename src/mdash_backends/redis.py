@@ -34,9 +34,9 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 try:
-    import coredis  # noqa: F401 - every module below needs it
+    import hiredis  # noqa: F401 - every module below needs it
 except ModuleNotFoundError:
-    raise ModuleNotFoundError("it needs coredis: pip install 'mdashcore[redis]'", name="coredis") from None
+    raise ModuleNotFoundError("it needs hiredis: pip install 'mdashcore[redis]'", name="hiredis") from None
 
 from mdash_backends._redis_bus import RedisBus
 from mdash_backends._redis_checks import ServerChecks, check_format

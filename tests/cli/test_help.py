@@ -123,11 +123,11 @@ def test_what_is_not_installed_is_named(missing):
 def test_a_store_without_its_library_names_the_extra():
     """`redis://` says what to install."""
     run = "from mdashcore.cli import main; sys.exit(main(['store', 'check', 'redis://127.0.0.1/0']))"
-    done = blocked("coredis", then=run)
+    done = blocked("hiredis", then=run)
     assert (done.returncode, done.stdout) == (3, "")
     (line,) = done.stderr.splitlines()
     assert "the storage backend for redis:// cannot be loaded" in line
-    assert line.endswith("it needs coredis: pip install 'mdashcore[redis]'")
+    assert line.endswith("it needs hiredis: pip install 'mdashcore[redis]'")
 
 
 def test_help_loads_little():

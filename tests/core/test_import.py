@@ -21,7 +21,7 @@ FORBIDDEN = {
     *("trio", "asyncio", "anyio", "sniffio", "outcome", "curio", "gevent"),
     *("socket", "ssl", "select", "selectors", "http", "subprocess", "multiprocessing", "concurrent", "sqlite3"),
     *("quart", "quart_trio", "flask", "werkzeug", "hypercorn", "h11", "h2", "wsproto", "httptools", "httpx"),
-    *("websockets", "trio_websocket", "multipart", "redis", "coredis", "argon2"),
+    *("websockets", "trio_websocket", "multipart", "redis", "hiredis", "argon2"),
     *("click", "rich", "structlog", "cattrs", "hypothesis", "pytest"),
 }
 OTHER_ROOMS = {"hub", "trio", "server", "cli", "virtual_device", "testing"}

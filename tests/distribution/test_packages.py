@@ -118,7 +118,7 @@ def test_the_core_alone(bare):
     )
     done = bare.run("python", "-W", "error", "-c", program)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.endswith("it needs coredis: pip install 'mdashcore[redis]'\n")
+    assert done.stdout.endswith("it needs hiredis: pip install 'mdashcore[redis]'\n")
     for command in (["mdash"], ["python", "-m", "mdashcore"]):
         done = bare.run(*command, "--version")
         assert done.returncode == 1
