@@ -144,20 +144,21 @@ class RedisBus:
 
     async def _listen(self) -> None:
         """Keep a connection subscribed as long as there are subscribers."""
-        try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._refuse_late)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._refuse_late)
+            try:
                 while self._channels:
                     try:
                         await self._receive()
                     except* REDIS_FAILURES as errors:
                         self._lost(errors)
                     await anyio.sleep(RECONNECT_DELAY)
+            finally:  # without waiting: a subscriber that comes next starts this again
+                self._listening = False
+                for subscription in self._subscriptions():
+                    subscription.refuse("the backend is closed")
+                    subscription.end()
                 tasks.cancel_scope.cancel()
-        finally:
-            self._listening = False
-            for subscription in self._subscriptions():  # the backend is closed
-                subscription.end()
 
     async def _receive(self) -> None:
         """Subscribe to all channels on a new connection, and distribute its messages until it is lost."""

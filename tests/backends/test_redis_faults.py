@@ -19,6 +19,7 @@ from clocks import blocked_time
 from mdash_backends import _redis_bus
 from mdash_backends._bus_queue import BUS_QUEUE
 from mdash_backends._redis_connection import MAX_IN_FLIGHT
+from mdash_backends._redis_errors import ConnectionLost
 from mdashcore._errors import StorageError, VersionConflict
 from mdashcore.storage import Backend, open_backend
 
@@ -250,6 +251,46 @@ def test_subscribing_while_the_server_is_away(server: Any, run: Run) -> None:
                 await fails_in_time(hear(backend), IN_TIME)
             await anyio.to_thread.run_sync(server.start)
             await works_again(lambda: hear(backend))
+
+    run(test)
+
+
+def test_subscribers_come_while_the_last_one_leaves(redis_server: Any, run: Run, monkeypatch: Any) -> None:
+    """Whenever it is, also while the bus just stops listening or its connection was just lost: each is served."""
+    monkeypatch.setattr(_redis_bus, "RECONNECT_DELAY", 0.0)
+
+    async def test() -> None:
+        async with open_backend(f"{redis_server.url}?prefix=test") as backend:
+            for turns in [*range(40)] * 2:
+                for _ in range(turns):
+                    await anyio.lowlevel.checkpoint()
+                with anyio.fail_after(PATIENCE):
+                    async with backend.bus.subscribe("t") as messages:
+                        await backend.bus.publish("t", b"hello")
+                        assert await anext(messages) == b"hello"
+                if turns % 2:
+                    backend.bus._pipeline.close(ConnectionLost("a test"))  # type: ignore[attr-defined]
+
+    run(test)
+
+
+def test_a_subscriber_waits_when_the_backend_is_closed(server: Any, run: Run) -> None:
+    """It fails as if the server were away."""
+
+    async def test() -> None:
+        async with anyio.create_task_group() as tasks:
+            async with open_backend(f"{server.url}?timeout={PATIENCE}") as backend:
+
+                async def subscribe() -> None:
+                    with pytest.raises(StorageError, match="the backend is closed"):
+                        async with backend.bus.subscribe("t"):
+                            raise AssertionError("the server does not answer")
+
+                server.stop()
+                tasks.start_soon(subscribe)
+                while not backend.bus._waiting:  # type: ignore[attr-defined]
+                    await anyio.lowlevel.checkpoint()
+            server.go_on()
 
     run(test)
 
