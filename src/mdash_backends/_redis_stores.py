@@ -32,7 +32,7 @@ from mdash_backends._redis_client import RedisClient, Script, slot_of
 from mdashcore._errors import NotFound, StorageError, TooLarge, VersionConflict
 from mdashcore.storage import Document, LogEntry, check_begin
 
-__all__ = ["ACTUAL_LUA", "RedisBlobs", "RedisDocuments", "RedisLogs", "documents_family", "encode_key", "log_family"]
+__all__ = ["PUT_LUA", "RedisBlobs", "RedisDocuments", "RedisLogs", "documents_family", "encode_key", "log_family"]
 
 SCAN_PAGE: Final = 64  # keys that a scan has in memory, with their documents: 2 MB if each has 32 KiB
 
@@ -52,25 +52,27 @@ MAX_CACHED_NAMES: Final = 4096  # collections and logs whose key names are cache
 
 
 # A document's version, from the head of its value; 0 if there is none.
-ACTUAL_LUA = """
+_ACTUAL_LUA = """
 local actual = tonumber(string.match(redis.call('GETRANGE', KEYS[1], 0, 19), '^%d+')) or 0
 if ARGV[1] ~= '' and tonumber(ARGV[1]) ~= actual then return -1 - actual end
 """
 
-# KEYS: value, index, version; ARGV: expected or empty, key, body. The new version, or -1 - the present one.
-_PUT = Script(
-    ACTUAL_LUA
+# Puts a document, which gets the next version. KEYS: value, index, version; ARGV: expected or empty, key, body.
+PUT_LUA = (
+    _ACTUAL_LUA
     + """
 local version = redis.call('INCR', KEYS[3])
 redis.call('SET', KEYS[1], string.format('%.0f ', version) .. ARGV[3])
 if actual == 0 then redis.call('ZADD', KEYS[2], 0, ARGV[2]) end
-return version
 """
 )
 
+# The new version, or -1 - the present one.
+_PUT = Script(PUT_LUA + "return version")
+
 # KEYS: value, index; ARGV: expected or empty, key. 1; 0 if there was none; or as `_PUT`.
 _DELETE = Script(
-    ACTUAL_LUA
+    _ACTUAL_LUA
     + """
 redis.call('ZREM', KEYS[2], ARGV[2])
 return redis.call('UNLINK', KEYS[1])

@@ -6,7 +6,7 @@ In a cluster each of the two has a slot of its own, and no script can change bot
 from __future__ import annotations
 
 from mdash_backends._redis_client import RedisClient, Script
-from mdash_backends._redis_stores import ACTUAL_LUA, documents_family, encode_key, log_family
+from mdash_backends._redis_stores import PUT_LUA, documents_family, encode_key, log_family
 from mdashcore._errors import VersionConflict
 
 __all__ = ["put_and_append"]
@@ -14,11 +14,8 @@ __all__ = ["put_and_append"]
 # KEYS: value, index, version, entries, end; ARGV: expected, key, body, time, entry. The new version and the offset
 # of the entry, or -1 - the version that is there.
 _PUT_AND_APPEND = Script(
-    ACTUAL_LUA
+    PUT_LUA
     + """
-local version = redis.call('INCR', KEYS[3])
-redis.call('SET', KEYS[1], string.format('%.0f ', version) .. ARGV[3])
-if actual == 0 then redis.call('ZADD', KEYS[2], 0, ARGV[2]) end
 local offset = tonumber(redis.call('GET', KEYS[5]) or '0')
 redis.call('XADD', KEYS[4], string.format('%.0f-1', offset), 't', ARGV[4], 'b', ARGV[5])
 redis.call('INCR', KEYS[5])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import inf, isfinite
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ import attrs
 
 from mdashcore._errors import InvalidInput, InvalidSetting
 
-__all__ = ["Check", "check_time", "checked", "instance", "mapping", "number", "whole"]
+__all__ = ["Check", "check_members", "check_time", "checked", "instance", "mapping", "number", "whole"]
 
 SHOWN_CHARACTERS: Final = 40  # characters of a wrong value that an error shows
 
@@ -90,6 +90,14 @@ def check_time(name: str, value: object) -> None:
     """Raise `InvalidInput` unless a value is a finite number of seconds. A value with a NaN could not be stored."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not isfinite(value):
         raise InvalidInput(f"'{name}' is a time in seconds, not {value!r:.40}")
+
+
+def check_members(request: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Refuse unknown members of a request, so that a misspelt one is not lost silently. Raises `InvalidInput`."""
+    names = tuple(known)
+    unknown = [name for name in request if name not in names]
+    if unknown:
+        raise InvalidInput(f"unknown member {unknown[0]!r}; known are {', '.join(names)}")
 
 
 def checked(cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:

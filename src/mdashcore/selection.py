@@ -29,7 +29,7 @@ from mdashcore._trees import JsonValue, values_equal
 from mdashcore.filters import Field, Term, Value
 from mdashcore.filters._line import MAX_TERMS
 
-__all__ = ["ANY_DEVICE", "Facts", "Selection", "check_number", "check_work", "parse"]
+__all__ = ["ANY_DEVICE", "Facts", "Selection", "check_number", "check_work", "parse", "parse_members"]
 
 MAX_IDS: Final = 20_000  # devices named one by one: as many as a rollout may have
 
@@ -99,6 +99,20 @@ def parse(terms: object = (), devices: object = None) -> Selection:
     parsed = tuple(map(filters.parse_term, terms))
     check_work(parsed)
     return Selection(None if devices is None else _ids(devices), parsed)
+
+
+def parse_members(request: Mapping[str, Any], what: str) -> Selection:
+    """Return the selection that the members `filter` and `devices` of a request are. It needs at least one of them.
+
+    Args:
+        what: the request in words, for the error.
+
+    Raises:
+        InvalidInput: both are missing, or one is malformed.
+    """
+    if request.get("devices") is None and "filter" not in request:
+        raise InvalidInput(f"{what} needs devices or filter; an empty filter selects all")
+    return parse(request.get("filter", ()), request.get("devices"))
 
 
 def check_number(terms: Sized) -> None:

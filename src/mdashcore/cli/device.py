@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from mdashcore.cli.client import DEFAULT_SERVER, device_url, tls_context
-from mdashcore.cli.options import DEVICE, EXISTING_FILE, SECRET, SERVER
+from mdashcore.cli.client import device_url, tls_context
+from mdashcore.cli.options import DEVICE, EXISTING_FILE, SECRET, server_option
 from mdashcore.cli.process import set_up_process
 from mdashcore.cli.text import examples
 
@@ -54,15 +54,7 @@ class _Device(click.Command):
         "mdash device --token TOKEN --like no-status --like slow-flash",
     ),
 )
-@click.option(
-    "--server",
-    type=SERVER,
-    default=DEFAULT_SERVER,
-    show_default=True,
-    envvar="MDASH_SERVER",
-    show_envvar=True,
-    help="Where to connect to: ws://HOST:PORT, or the server's http URL.",
-)
+@server_option("Where to connect to: ws://HOST:PORT, or the server's http URL.")
 @click.option(
     "--token",
     type=SECRET,

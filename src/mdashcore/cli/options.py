@@ -40,6 +40,7 @@ __all__ = [
     "json_option",
     "new_password",
     "remote_options",
+    "server_option",
     "yes_option",
 ]
 
@@ -142,6 +143,19 @@ json_option: Callable[[Callable[..., None]], Callable[..., None]] = click.option
 )
 
 
+def server_option(help: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return the option ``--server``, whose text for the user is `help`."""
+    return click.option(
+        "--server",
+        type=SERVER,
+        default=DEFAULT_SERVER,
+        show_default=True,
+        envvar="MDASH_SERVER",
+        show_envvar=True,
+        help=help,
+    )
+
+
 def remote_options(*, keys: bool = True) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that adds the options of a command that talks to a server.
 
@@ -150,16 +164,8 @@ def remote_options(*, keys: bool = True) -> Callable[[Callable[..., None]], Call
     Args:
         keys: whether the command accepts an API key.
     """
-    options = [
-        click.option(
-            "--server",
-            type=SERVER,
-            default=DEFAULT_SERVER,
-            show_default=True,
-            envvar="MDASH_SERVER",
-            show_envvar=True,
-            help="Where the server is.",
-        ),
+    options: list[Callable[[Callable[..., None]], Callable[..., None]]] = [
+        server_option("Where the server is."),
         *([_key_option] if keys else []),
         click.option(
             "--user",

@@ -7,6 +7,7 @@ from typing import Final
 import attrs
 
 from mdashcore import identity, selection
+from mdashcore._checked import check_members
 from mdashcore._errors import InvalidInput
 from mdashcore._trees import JsonObject
 from mdashcore.job._patches import check_desired
@@ -44,14 +45,10 @@ def parse_request(value: object, limits: ShadowLimits = DEFAULT_LIMITS) -> JobRe
     """
     if not isinstance(value, dict):
         raise InvalidInput("a job is a JSON object")
-    unknown = [name for name in value if name not in _MEMBERS]
-    if unknown:
-        raise InvalidInput(f"unknown member {unknown[0]!r}; known are {', '.join(_MEMBERS)}")
-    if value.get("devices") is None and "filter" not in value:
-        raise InvalidInput("a job needs devices or filter; an empty filter selects all")
+    check_members(value, _MEMBERS)
+    chosen = selection.parse_members(value, "a job")
     preview = value.get("preview", False)
     if not isinstance(preview, bool):
         raise InvalidInput("preview is true or false")
     desired = check_desired(value.get("desired"), limits)
-    chosen = selection.parse(value.get("filter", ()), value.get("devices"))
     return JobRequest(desired, chosen, identity.check_label(value.get("name", "")), preview)

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from mdashcore import identity, selection
+from mdashcore._checked import check_members
 from mdashcore._errors import InvalidInput
 from mdashcore.ota import Options
 from mdashcore.rollout._values import DAY, PHASES, Plan
@@ -51,11 +52,8 @@ def parse_request(value: object) -> RolloutRequest:
     """
     if not isinstance(value, dict):
         raise InvalidInput("a rollout is a JSON object")
-    unknown = [name for name in value if name not in _MEMBERS]
-    if unknown:
-        raise InvalidInput(f"unknown member {unknown[0]!r}; known are {', '.join(_MEMBERS)}")
-    if value.get("devices") is None and "filter" not in value:
-        raise InvalidInput("a rollout needs devices or filter; an empty filter selects all")
+    check_members(value, _MEMBERS)
+    chosen = selection.parse_members(value, "a rollout")
     default = Plan()
     plan = Plan(
         phases=_phases(value.get("phases", default.phases)),
@@ -70,7 +68,6 @@ def parse_request(value: object) -> RolloutRequest:
         approval=_flag(value, "approval", default.approval),
         options=_options(value),
     )
-    chosen = selection.parse(value.get("filter", ()), value.get("devices"))
     return RolloutRequest(identity.check_label(value.get("name", "")), chosen, plan)
 
 

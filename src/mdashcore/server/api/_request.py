@@ -8,6 +8,7 @@ from typing import Any, cast
 from quart import Response, current_app, g, request
 
 from mdashcore import _json
+from mdashcore._checked import check_members
 from mdashcore._errors import InvalidInput
 from mdashcore.identity import DeviceKey
 from mdashcore.server.auth import Principal
@@ -80,10 +81,7 @@ def members(value: dict[str, Any], document: Any) -> None:
     Args:
         document: the `TypedDict` that has the known ones.
     """
-    known = members_of(document)
-    unknown = [name for name in value if name not in known]
-    if unknown:
-        raise InvalidInput(f"unknown member {unknown[0]!r}; known are {', '.join(known)}")
+    check_members(value, members_of(document))
 
 
 def answer(value: Any, status: int = 200) -> Response:

@@ -131,25 +131,32 @@ class ImageBody:
                 yield chunk
         self.complete = True
 
-    def _begin_file(self, segment: multipart.MultipartSegment) -> None:
+    async def _begin_file(self, segment: multipart.MultipartSegment) -> None:
         """Check the head of the field ``file``, and take its file name. Raises the error in the head."""
         check_segment(segment.filename, segment.headerlist)
         self.filename = segment.filename[:256]
 
+    def _add_to_field(self, name: str, chunk: bytes) -> None:
+        """Take a part of another field than ``file``. Here all are ignored."""
+
     async def _form(self) -> AsyncGenerator[bytes, None]:
-        wanted = found = False
+        """Yield the bytes of the field ``file``. A second field of the same name is ignored."""
+        name: str | None = None
+        seen: set[str] = set()
         try:
             with multipart.PushMultipartParser(self._options.get("boundary", ""), max_segment_count=16) as parser:
                 async with aclosing(self._all()) as chunks:
                     async for chunk in chunks:
                         for event in parser.parse(chunk):
                             if isinstance(event, multipart.MultipartSegment):
-                                wanted = event.name == "file" and not found
-                                found = found or wanted
-                                if wanted:
-                                    self._begin_file(event)
-                            elif event and wanted:
+                                name = None if event.name in seen else event.name
+                                seen.add(event.name)
+                                if name == "file":
+                                    await self._begin_file(event)
+                            elif event and name == "file":
                                 yield bytes(event)
+                            elif event and name is not None:
+                                self._add_to_field(name, bytes(event))
         except multipart.MultipartError as exc:
             raise InvalidInput(f"the form cannot be read: {exc}") from None
 

@@ -7,7 +7,6 @@ The route is raw ASGI, for the same reasons as the upload for one device.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from contextlib import aclosing, nullcontext
 from typing import Final
 
@@ -168,24 +167,11 @@ class _Form(ImageBody):
             self._request = rollout.parse_request(value)
         return self._request
 
-    async def _form(self) -> AsyncGenerator[bytes, None]:
-        name = None
-        seen = set()
-        try:
-            with multipart.PushMultipartParser(self._options.get("boundary", ""), max_segment_count=16) as parser:
-                async with aclosing(self._all()) as chunks:
-                    async for chunk in chunks:
-                        for event in parser.parse(chunk):
-                            if isinstance(event, multipart.MultipartSegment):
-                                name = None if event.name in seen else event.name
-                                seen.add(event.name)
-                                if name == "file":
-                                    self._begin_file(event)
-                                    if self._text:
-                                        await self.request()
-                            elif event and name == "file":
-                                yield bytes(event)
-                            elif event and name == "rollout":
-                                self._add_text(bytes(event))
-        except multipart.MultipartError as exc:
-            raise InvalidInput(f"the form cannot be read: {exc}") from None
+    async def _begin_file(self, segment: multipart.MultipartSegment) -> None:
+        await super()._begin_file(segment)
+        if self._text:
+            await self.request()  # a wrong one is an error before the image is sent
+
+    def _add_to_field(self, name: str, chunk: bytes) -> None:
+        if name == "rollout":
+            self._add_text(chunk)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
 from typing import Final
@@ -44,9 +45,7 @@ async def _remove_aged(hub: Hub) -> None:
     Raises:
         MdashError: the check is incomplete; another one counts only after `AGE_INTERVAL`.
     """
-    async with aclosing(hub.retention.check()) as steps:
-        async for _ in steps:
-            await trio.lowlevel.checkpoint()
+    await _do_all(hub.retention.check())
 
 
 async def _check_usage(hub: Hub) -> None:
@@ -55,6 +54,11 @@ async def _check_usage(hub: Hub) -> None:
     Raises:
         MdashError: the check is incomplete; another one counts only after `USE_INTERVAL`.
     """
-    async with aclosing(hub.usage.check()) as steps:
+    await _do_all(hub.usage.check())
+
+
+async def _do_all(steps: AsyncGenerator[None, None]) -> None:
+    """Do all steps of a check, with a turn of the other tasks after each."""
+    async with aclosing(steps):
         async for _ in steps:
             await trio.lowlevel.checkpoint()
