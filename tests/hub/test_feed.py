@@ -102,6 +102,41 @@ def test_a_query_law(tools, log, start, limit, device, name, page, keep):
     assert [note["offset"] for note in found] == expected
 
 
+@given(before=st.integers(0, 3), meanwhile=st.lists(st.integers(0, 3), max_size=12))
+def test_nothing_that_comes_while_a_page_is_read_is_skipped(tools, before, meanwhile):
+    """Other servers append reports and events between any two steps of a reader that follows the log to its end."""
+    feed = Feed(MemoryLogs(), MemoryBus(), now=lambda: 0.0)
+    other = Feed(feed._logs, MemoryBus(), now=lambda: 0.0)
+    left, read, end = [*meanwhile], feed._logs.read, feed._logs.end
+    emitted = 0
+
+    def emit_some(number):
+        nonlocal emitted
+        for _ in range(number):
+            emit(tools, other, "online" if emitted % 2 else "n")
+            emitted += 1
+
+    async def grow(log, result):
+        if log == "notifications/alice" and left:
+            emit_some(left.pop())
+        return result
+
+    async def read_and_grow(log, start, limit):
+        return await grow(log, await read(log, start, limit))
+
+    async def end_and_grow(log):
+        return await grow(log, await end(log))
+
+    emit_some(before)
+    feed._logs.read, feed._logs.end = read_and_grow, end_and_grow
+    cursor, found = 0, []
+    while left or cursor < emitted:
+        page = tools.run(feed.page("alice", cursor))
+        found += [item.offset for item in page]
+        cursor = found[-1] + 1 if found else 0
+    assert found == list(range(emitted))
+
+
 @given(
     log=st.lists(st.tuples(names, devices), max_size=30),
     start=st.integers(-2, 35),

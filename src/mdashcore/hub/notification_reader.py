@@ -68,8 +68,8 @@ class NotificationReader:
         size = 0
         while len(page) < LOG_PAGE and size < LOG_PAGE_BYTES:
             step = min(PAGE_STEP, LOG_PAGE - len(page))
-            entries = await self._logs.read(log_name(account), start, step)
-            if (first := await self._first(account, start, entries)) > start:
+            entries, first = await self._read(account, start, step)
+            if first > start:
                 if page:
                     break  # the log was trimmed meanwhile: the next page begins with the events from there on
                 page = _up_to(await self._events.oldest(account, start, first), LOG_PAGE_BYTES)
@@ -110,9 +110,9 @@ class NotificationReader:
 
     async def _some(self, account: str, query: LogQuery, start: int, end: int) -> tuple[list[FeedItem], int]:
         """Check the next few of the offsets from `start` to before `end`. Returns the selected, and the next offset."""
-        read = await self._logs.read(log_name(account), start, min(READ_STEP, end - start))
+        read, first = await self._read(account, start, min(READ_STEP, end - start))
         entries = [entry for entry in read if entry.offset < end]
-        first = min(end, await self._first(account, start, read))
+        first = min(end, first)
         if start < first and (events := (await self._events.oldest(account, start, first))[:READ_STEP]):
             selected = [FeedItem(*event) for event in events if query.selects(notifications.head(event[1]))]
             return selected, events[-1][0] + 1
@@ -147,9 +147,15 @@ class NotificationReader:
         heads = [(self._head(account, entry), entry) for entry in entries]
         return [entry for head, entry in heads if head is not None and query.selects(head)]
 
-    async def _first(self, account: str, start: int, entries: Sequence[LogEntry]) -> int:
-        """Return the offset of the first kept notification from `start` on. `entries` are those read from there."""
-        return entries[0].offset if entries else max(start, await self._logs.end(log_name(account)))
+    async def _read(self, account: str, start: int, limit: int) -> tuple[Sequence[LogEntry], int]:
+        """Return the next entries from `start` on, and the first offset from there on that is kept, or is to come."""
+        log = log_name(account)
+        entries = await self._logs.read(log, start, limit)
+        if not entries and (end := await self._logs.end(log)) > start:
+            # Either those before the end are not kept, or they were appended after the first read.
+            entries = await self._logs.read(log, start, limit)
+            return entries, entries[0].offset if entries else end
+        return entries, entries[0].offset if entries else start
 
     async def _between(self, account: str, first: int, end: int) -> list[LogEntry]:
         """Return the stored entries from one offset to before another."""
