@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack, ExitStack
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdashcore.server.config import ServerConfig
+from mdashcore.server.handshakes import MAX_HANDSHAKES
 from mdashcore.server.http.connection import HttpConnection
 from mdashcore.server.http.connections import ACCOUNT_SHARE, ENDED_TOGETHER, QUIET_TIME, Connections
 from mdashcore.server.run import open_server
@@ -420,3 +422,49 @@ async def test_a_stranger_is_let_in_where_all_others_are_known(autojump_clock: t
             assert (await stream.receive_some()).startswith(b"HTTP/1.1 200")
         await upload.send_all(b'"id":"d1"}')
         assert (await upload.receive_some()).startswith(b"HTTP/1.1 201")
+
+
+async def test_a_probe_does_not_wait_for_a_herd(
+    open_raw: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor does a request. Many more devices than `max_connections` wait for the store: none of them ends, a client with
+    a new connection is answered, and all are let in when the store answers.
+    """
+    config = ServerConfig(bind="127.0.0.1:0", store="memory://")
+    async with (
+        open_server(config, settings=ServiceSettings(max_connections=100)) as server,
+        AsyncExitStack() as herd,
+        httpx.AsyncClient(base_url=server.url, timeout=TIMEOUT) as known,
+    ):
+        hub, answers = server.service.hub, trio.Event()
+        await hub.accounts.register("alice", "no password")
+        key = (await hub.accounts.create_key("alice")).secret
+        known.headers["Authorization"] = f"Bearer {key}"
+        assert (await known.get("/api/v2/devices")).status_code == 200
+        tokens = [(await hub.create_device("alice", f"d{number}")).token for number in range(250)]
+        authenticate, all_wait, asked = hub.registry.authenticate, trio.Event(), 0
+
+        async def slowly(token: str) -> Any:
+            nonlocal asked
+            asked += 1
+            if asked == MAX_HANDSHAKES:
+                all_wait.set()
+            await answers.wait()
+            return await authenticate(token)
+
+        monkeypatch.setattr(hub.registry, "authenticate", slowly)
+        devices = []
+        for token in tokens:
+            devices.append(await herd.enter_async_context(open_raw(server, patience=TIMEOUT)))
+            await devices[-1].send(devices[-1].handshake_bytes("/api/v2/rpc", token))
+        with trio.fail_after(TIMEOUT):
+            await all_wait.wait()
+            for _ in range(3):
+                async with httpx.AsyncClient(base_url=server.url, timeout=TIMEOUT) as probe:
+                    assert (await probe.get("/livez")).status_code == 200
+            assert (await known.get("/api/v2/devices")).status_code == 200
+        assert asked == MAX_HANDSHAKES
+        answers.set()
+        for device in devices:
+            assert (await device.response()).status == 101
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []

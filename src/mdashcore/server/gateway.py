@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import resource
 import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -41,8 +42,12 @@ _log = logging.getLogger(__name__)
 HEAD_TIMEOUT: Final = 10.0  # seconds for the first byte, for the head of a request, and for TLS
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
 _HEAD_START: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{0,20}(?: |\Z)")  # others are refused immediately
-WAITING_PART: Final = 4  # handshakes that wait are one part in so many of `max_connections` at most: the other
-# connections of a fleet that comes back wait in the kernel, and not one has to end because of them
+WAITING_PART: Final = 2  # handshakes that wait have one of so many parts of the descriptors that `max_connections`
+# leaves: the rest is for the devices that are connected. Others of a fleet that comes back wait in the kernel
+
+MIN_WAITING_HANDSHAKES: Final = 1024  # also where descriptors are short: with fewer, requests wait behind each herd
+
+MAX_WAITING_HANDSHAKES: Final = 32_768  # also where they are many: at 12 KB each, 400 MB
 
 SHUTDOWN_GRACE: Final = 2.0  # seconds that running requests have when the server goes down
 
@@ -74,12 +79,12 @@ class Gateway:
         self._heads: set[trio.CancelScope] = set()
         root = "" if only_app else service.settings.root_path
         self._root = RootPath(root)
-        self._max_waiting = max(1, service.settings.max_connections // WAITING_PART)
+        self._max_waiting = _max_waiting(service.settings.max_connections)
         is_instant = INSTANT in service.hub.backend.capabilities
         lane_type, link_type = (ImmediateLane, ImmediateLink) if is_instant else (FastLane, Link)
         self._lane = lane_type(service, lambda value: service.authenticator.authenticate(value), is_open=not only_app)
         self._ids = self._lane.ids
-        self._handshakes = Handshakes(service, link_type)
+        self._handshakes = Handshakes(service, link_type, self._connections)
         self._slow_lane = SlowLane(app or _no_app, self._lane.draining, root)
 
     @property
@@ -102,7 +107,7 @@ class Gateway:
                         self.handle,
                         lambda spare: self._connections.make_room(trio.current_time(), spare_unread=spare),
                         lambda: len(self._connections) >= self._service.settings.max_connections,
-                        lambda: self._handshakes.gate.wait_short(self._max_waiting),
+                        lambda: self._handshakes.entrance.wait_short(self._max_waiting),
                     )
                     for listener in listeners:
                         accepting.start_soon(acceptor.run, listener, connections)
@@ -239,6 +244,13 @@ class Gateway:
         await trio.sleep_until(deadline)
         for stream in tuple(self._streams):
             await trio.aclose_forcefully(stream)
+
+
+def _max_waiting(max_connections: int) -> int:
+    """Return the number of handshakes that may wait before no more connections are accepted."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    left = MAX_WAITING_HANDSHAKES if limit == resource.RLIM_INFINITY else (limit - max_connections) // WAITING_PART
+    return max(MIN_WAITING_HANDSHAKES, min(left, MAX_WAITING_HANDSHAKES))
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from mdashcore.server.api.sockets import DEVICE_PATH, NOTIFY_PARAMETERS, NOTIFY_
 from mdashcore.server.asgi import LINGER_TIME
 from mdashcore.server.auth import Browser, Principal, SessionCookie, bearer, is_basic
 from mdashcore.server.http.connection import HttpConnection
+from mdashcore.server.http.connections import Connections
 from mdashcore.server.http.forwarded import ForwardedClient, peer_of
 from mdashcore.server.http.request_id import current
 from mdashcore.server.query import check_query, query_value
@@ -41,6 +42,9 @@ _DEVICE_LINE: Final = f"GET {DEVICE_PATH}".encode()
 MAX_HANDSHAKES: Final = 32  # that read the store at the same time: one that reads in groups is then several times as
 # fast as with one, and a request in between waits for some milliseconds
 
+MAX_ENTERING: Final = 16  # that are let in during two rounds of the event loop. Requests of other clients wait for
+# that: 4 ms in each round, with the sessions and first reports of these devices
+
 HANDSHAKE_RETRY_AFTER: Final = 5.0  # seconds until a client should try again: a server that goes down has gone then
 
 T = TypeVar("T")
@@ -62,14 +66,17 @@ class Handshakes:
 
     Args:
         link_type: the class of the devices' links.
+        connections: the connections that have not become sockets.
     """
 
-    def __init__(self, service: Service, link_type: type[Link]) -> None:
+    def __init__(self, service: Service, link_type: type[Link], connections: Connections) -> None:
         self._service = service
+        self._connections = connections
         self._link_type = link_type
         self._refuses = False
-        self.gate: Gate = Gate(MAX_HANDSHAKES)
-        """The handshakes that read the store."""
+        self.entrance: Gate = Gate(MAX_ENTERING)
+        """Where handshakes wait to be let in."""
+        self._readers = Gate(MAX_HANDSHAKES)
 
     def refuse(self) -> None:
         """Refuse all handshakes from now on, because the server is going down."""
@@ -108,13 +115,15 @@ class Handshakes:
         """Read the store when the handshake has its turn. The place is for the store alone: a handshake that waited for
         anything else inside, such as the check of a password, would have all devices wait for it.
         """
-        with connection.queued():
-            await self.gate.enter()
+        with self._connections.aside(connection), connection.queued():
+            async with self.entrance:
+                await trio.lowlevel.checkpoint()  # not sooner is the next one let in
+                await self._readers.enter()
         try:
             self._check_open()
             return await read()
         finally:
-            self.gate.leave()
+            self._readers.leave()
 
     async def _device(
         self, connection: HttpConnection, ws: ServerWebSocket, request: HandshakeRequest, query: str

@@ -22,6 +22,7 @@ from mdashcore.server.app import App, create_app
 from mdashcore.server.config import ServerConfig, User, parse_bind
 from mdashcore.server.gateway import Gateway
 from mdashcore.server.http.forwarded import Proxies
+from mdashcore.server.http.port_listener import PortListener
 from mdashcore.server.http.tls import Certificate, TlsListener
 from mdashcore.server.listening import BindError, bound, local_place, start_listening
 from mdashcore.server.service import Service, ServiceSettings
@@ -142,7 +143,9 @@ async def open_server(
             app = create_app(service, in_front=lambda app: _in_front(app, metrics, config))
             gateway = Gateway(service, app)
             start_listening([*sockets, *metrics_sockets])
-            plain = [trio.SocketListener(sock) for sock in sockets]
+            port = sockets[0].getsockname()[1]
+            metrics_url = _metrics_url(config, metrics_sockets)
+            plain = [PortListener(sock) for sock in sockets]
             listeners: list[trio.abc.Listener[Any]] = [*plain]
             if certificate is not None:
                 listeners = [TlsListener(listener, certificate) for listener in plain]
@@ -150,9 +153,9 @@ async def open_server(
             running = RunningServer(
                 service,
                 host,
-                sockets[0].getsockname()[1],
+                port,
                 certificate,
-                _metrics_url(config, metrics_sockets),
+                metrics_url,
                 drain=gateway.drain,
             )
             async with trio.open_nursery() as nursery:
@@ -160,7 +163,7 @@ async def open_server(
                 if metrics_sockets and metrics is not None:
                     watched = metrics.app(config.metrics_token, app, only_probes_of_app=True)
                     beside = Gateway(service, watched, only_app=True, beside=gateway)
-                    ports = [trio.SocketListener(sock) for sock in metrics_sockets]
+                    ports = [PortListener(sock) for sock in metrics_sockets]
                     await nursery.start(_start_gateway, beside, ports, stop)
                 try:
                     with nullcontext() if metrics is None else metrics.watching(service, lambda: gateway.connections):

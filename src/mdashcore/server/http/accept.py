@@ -8,11 +8,13 @@ import os
 import resource
 from collections.abc import Awaitable, Callable
 from math import inf
+from time import perf_counter
 from typing import Any, Final
 
 import trio
 
 from mdashcore.server.http.hangup import transport_of
+from mdashcore.server.http.port_listener import EagerListener
 from mdashcore.trio.transport.stream import close_now
 
 __all__ = ["Acceptor"]
@@ -21,6 +23,9 @@ _log = logging.getLogger(__name__)
 
 RESERVED_DESCRIPTORS: Final = 64  # for the clients that are connected: 40 threads of a store with a file each, and some
 # more
+
+ACCEPT_SLICE: Final = 0.002  # seconds of accepting until other tasks have their turn: 20 connections. Those that
+# wait in the kernel are served a little later; those that its queue has no room for have to dial again
 
 RETRY_ACCEPT: Final = 0.1  # seconds; at full load ten connections a second are refused
 
@@ -58,18 +63,25 @@ class Acceptor:
         async with listener:
             while True:
                 await self._wait_for_pace()
-                await self._accept(listener, connections)
+                try:
+                    await self._accept(listener, connections)
+                except OSError as exc:
+                    if exc.errno not in _EXHAUSTED:
+                        raise
+                    self._log_shortage(f"no file descriptors for more connections ({exc})")
+                    self._make_room(False)
+                    await trio.sleep(RETRY_ACCEPT)
 
     async def _accept(self, listener: trio.abc.Listener[Any], connections: trio.Nursery) -> None:
-        try:
-            stream = await listener.accept()
-        except OSError as exc:
-            if exc.errno not in _EXHAUSTED:
-                raise
-            self._log_shortage(f"no file descriptors for more connections ({exc})")
-            self._make_room(False)
-            await trio.sleep(RETRY_ACCEPT)
-            return
+        """Accept a connection, and those that are there already, as many as a slice of time has room for."""
+        await self._take(await listener.accept(), connections)
+        if isinstance(listener, EagerListener):
+            end = perf_counter() + ACCEPT_SLICE
+            while perf_counter() < end and (stream := listener.accept_nowait()) is not None:
+                await self._take(stream, connections)
+
+    async def _take(self, stream: trio.abc.Stream, connections: trio.Nursery) -> None:
+        """Serve a connection, or close it if there is no room."""
         if _is_of_the_last(stream):
             self._log_shortage("no file descriptors for more connections (the limit of this process is near)")
         elif self._is_full():

@@ -60,6 +60,19 @@ class Connections:
             self._all.discard(connection)
             self._leaving.discard(connection)
 
+    @contextmanager
+    def aside(self, connection: HttpConnection) -> Iterator[None]:
+        """Take a connection out of the set for as long as the context lasts, as if it were a WebSocket already.
+
+        The connection of a device that waits for its turn costs no more than that of a connected one, and ends for no
+        other. `Gateway` bounds their number.
+        """
+        self._all.discard(connection)
+        try:
+            yield
+        finally:
+            self._all.add(connection)
+
     def make_room(self, now: float, *, spare_unread: bool = True) -> bool:
         """End the connections that the first rule finds which finds any. Returns `False` if none finds any.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import trio
 
 from mdashcore._errors import InvalidInput
+from mdashcore.server.http.port_listener import EagerListener, PortListener
 
 __all__ = ["Certificate", "HandshakeTransport", "TlsListener", "release", "shake_hands"]
 
@@ -107,17 +108,25 @@ async def shake_hands(stream: trio.SSLStream[HandshakeTransport], give_way: Call
         transport.give_way = None  # refers to the stream: a cycle, which is collected late
 
 
-class TlsListener(trio.abc.Listener[trio.SSLStream[HandshakeTransport]]):
+class TlsListener(EagerListener[trio.SSLStream[HandshakeTransport]]):
     """Accepts connections that speak TLS. The server of a connection does the handshake."""
 
-    def __init__(self, listener: trio.SocketListener, certificate: Certificate) -> None:
+    def __init__(self, listener: PortListener, certificate: Certificate) -> None:
         self._listener = listener
         self._certificate = certificate
 
     async def accept(self) -> trio.SSLStream[HandshakeTransport]:
         """Return the next connection."""
-        stream = HandshakeTransport(await self._listener.accept())
-        return trio.SSLStream(stream, self._certificate.context, server_side=True, https_compatible=True)
+        return self._secure(await self._listener.accept())
+
+    def accept_nowait(self) -> trio.SSLStream[HandshakeTransport] | None:
+        """Return the next connection, or `None` if there is none yet."""
+        stream = self._listener.accept_nowait()
+        return None if stream is None else self._secure(stream)
+
+    def _secure(self, stream: trio.SocketStream) -> trio.SSLStream[HandshakeTransport]:
+        below = HandshakeTransport(stream)
+        return trio.SSLStream(below, self._certificate.context, server_side=True, https_compatible=True)
 
     async def aclose(self) -> None:
         """Stop listening."""

@@ -145,6 +145,7 @@ class Inflow:
         "_failure",
         "_fd",
         "_held",
+        "_is_new",
         "_poller",
         "_size",
         "_stream",
@@ -171,6 +172,7 @@ class Inflow:
         self._data = b""
         self._ended = False
         self._held = False
+        self._is_new = True
         self._woken = False  # without bytes: if the stream has ended in the meantime, the next `receive` returns that
         self._failure: Exception | None = None
         self._task: trio.lowlevel.Task | None = None
@@ -204,6 +206,10 @@ class Inflow:
                 return data + _decrypted(self._stream, self._size - len(data)) if data else None
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return None
+        if self._is_new:
+            self._is_new = False
+            if not self._data and not self._ended and self._stream.socket.fileno() == self._fd:
+                self._read()  # a first request has come already, mostly: it does not wait behind other sockets
         if not self._data and not self._ended:
             self._task = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._abort)
