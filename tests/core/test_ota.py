@@ -59,6 +59,7 @@ from mdashcore.ota import (
     moved,
     next_deadline,
     next_step,
+    time_limit,
 )
 from mdashcore.ota._reasons import waiting_reason
 
@@ -1301,7 +1302,7 @@ events = st.one_of(
     st.builds(StepFailed, methods, st.integers(), words),
     st.builds(StepTimedOut, methods),
     st.builds(DeviceConnected),
-    st.builds(DeviceDisconnected),
+    st.just(DeviceDisconnected()),
     st.builds(BuildReported, builds, st.booleans()),
     st.builds(CommitRequested),
     st.builds(CommitAccepted),
@@ -1327,7 +1328,9 @@ def deadlines_until_the_end(update: Update) -> int:
 
 
 class TestLaws:
-    @given(starts, st.lists(st.tuples(events, st.floats(0, 3600)), max_size=30))
+    @given(
+        starts, st.lists(st.tuples(events | st.just(DeviceDisconnected(resumed=True)), st.floats(0, 3600)), max_size=30)
+    )
     def test_any_events_in_any_order(self, update: Update, happenings: list[tuple[UpdateEvent, float]]) -> None:
         """Bounds hold, ends hold, COMMITTED has its word, what is stored comes back, and it always ends."""
         now = NOW
@@ -1432,9 +1435,9 @@ def test_a_device_has_the_image_when_that_is_known(events, expected):
 
 class TestAnotherClock:
     def test_every_time_is_moved(self):
-        """Each field that can hold seconds of a clock, and no other."""
-        floats = [field.name for field in attrs.fields(Update) if "float" in str(field.type)]
-        assert sorted(floats) == sorted(TIME_FIELDS)
+        """Each field that can hold seconds of a clock, and no other: `unattended` is a duration."""
+        floats = {field.name for field in attrs.fields(Update) if "float" in str(field.type)}
+        assert floats == {*TIME_FIELDS, "unattended"}
         update = attrs.evolve(queued(), **dict.fromkeys(TIME_FIELDS, 1000.0))
         assert {getattr(moved(update, -500.0), name) for name in TIME_FIELDS} == {500.0}
 
@@ -1444,6 +1447,53 @@ class TestAnotherClock:
         assert "00:00" in waits.reason
         assert "01:30" in moved(waits, 5400.0).reason
         assert moved(attrs.evolve(waits, reason="no"), 5400.0).reason == "no"
+
+
+class TestAnOutage:
+    """No performer performs the update; how long, only the wall clock says. The device goes on meanwhile."""
+
+    @pytest.mark.parametrize("situation", [name for name, update in SITUATIONS.items() if not update.ended])
+    @pytest.mark.parametrize("seconds", [0.0, 60.0, 3600.0, 50 * 365 * 86_400.0])
+    def test_it_counts_for_no_limit(self, situation, seconds):
+        """The update has all of its idle limit again, and the rest of its total limit."""
+        update = SITUATIONS[situation]
+        now = update.newest_time + seconds
+        found = advance(update, DeviceDisconnected(resumed=True), now=now)
+        limit = STATE_LIMITS[found.state]
+        assert time_limit(found) >= now + min(limit.idle, limit.total)
+        assert advance(found, UpdateDeadlinePassed(), now=now).state is found.state
+        again = advance(found, DeviceDisconnected(resumed=True), now=now + seconds)
+        assert time_limit(again) - time_limit(found) == pytest.approx(seconds)
+
+    def test_a_device_that_was_not_heard_is_not_said_to_have_rolled_back(self):
+        """It has committed by itself and cannot say so; after its commit time-out, on a clock that runs, that is so."""
+        trial = after(rebooted(), plain(KEPT))
+        assert (trial.state, trial.commit_unknown) == (S.UNCOMMITTED, True)
+        now = NOW + 86_400.0
+        found = advance(trial, DeviceDisconnected(resumed=True), now=now)
+        found = advance(found, DeviceConnected(), now=now + 1)
+        said = plain(KEPT)
+        assert advance(found, said, now=now + 2).state is S.UNCOMMITTED
+        assert advance(found, said, now=now + trial.options.commit_timeout + 11).state is S.COMMITTED
+
+    def test_a_transfer_that_the_device_may_hold_is_waited_for_again(self):
+        """The outage may have been shorter than the clock says. The words follow."""
+        waits = SITUATIONS["waits for the device"]
+        found = advance(waits, DeviceDisconnected(resumed=True), now=waits.newest_time + 5400.0)
+        assert found.waits_until == waits.waits_until + 5400.0
+        assert found.reason == waiting_reason(found.waits_until)
+
+    def test_the_next_state_counts_anew(self):
+        """What was not performed in a state lengthens no other."""
+        found = advance(rebooted(), DeviceDisconnected(resumed=True), now=NOW + 3600.0)
+        trial = after(found, DeviceConnected(), BuildReported(TRIAL), now=NOW + 3600.0)
+        assert (trial.state, found.unattended > 0, trial.unattended) == (S.UNCOMMITTED, True, 0.0)
+
+    @pytest.mark.parametrize("end", sorted(UPDATE_ENDS))
+    def test_an_end_stays(self, end):
+        """Nothing of it changes."""
+        ended = SITUATIONS[end.value]
+        assert advance(ended, DeviceDisconnected(resumed=True), now=NOW + 3600.0) is ended
 
 
 class TestAnAnswerThatCannotBeRead:

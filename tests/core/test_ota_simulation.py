@@ -4,7 +4,8 @@ The device behaves as Mongoose OS does: it keeps an open transfer when its link 
 time-out, checks the digests of a zip and not of a bare image, reboots half a second after `OTA.End`, and
 rolls back when it is not committed in time or reboots before. Some devices do not have OTA.Status, some have no trial
 and no OTA.Commit either, some do not forget a transfer until they reboot. Links drop before and after a call is heard,
-answers get lost, power is cut, the server is replaced by another process, the server's wall clock is set, at any point.
+answers get lost, power is cut, the server is replaced by another process, immediately or after an outage, the server's
+wall clock is set, at any point.
 """
 
 from __future__ import annotations
@@ -189,6 +190,7 @@ TROUBLES = [
     "report",
     "power cut",
     "another process",
+    "outage",
     "clock is set",
     "its turn",
     "commit wanted",
@@ -200,6 +202,9 @@ TROUBLES = [
 
 SETS = {0.125: 3600.0, 20.0: -2.0, 70.0: -7200.0, 400.0: 2.0**30, 2000.0: FAR_BACK}
 """Seconds by which the clock is set, each in place of a time that passes."""
+
+SETS_UNSEEN = {70.0: 3600.0, 400.0: 2.0**30}
+"""Seconds by which it is set while no process runs, by the seconds that pass meanwhile."""
 
 
 class Simulation(RuleBasedStateMachine):
@@ -230,7 +235,7 @@ class Simulation(RuleBasedStateMachine):
         forgets: bool = True,
         earlier: tuple[float, int] | None = None,
     ) -> None:
-        self.now = 1000.0
+        self.now = self.performed_since = 1000.0
         self.ahead = 0.0
         self.data = bytes(n % 251 for n in range(size))
         self.device = Device(
@@ -282,6 +287,8 @@ class Simulation(RuleBasedStateMachine):
         elif self.update.state in (UpdateState.CANCELED, UpdateState.SUPERSEDED):
             assert self.device.runs == "old"
             assert self.device.reboots_at is None
+        elif self.update.state is UpdateState.TIMED_OUT and isinstance(event, UpdateDeadlinePassed):
+            assert self.now - self.performed_since >= 300, "the device has had no time to say what it runs"
 
     def perform(self, *, heard: bool, answered: bool) -> None:
         step = next_step(self.update)
@@ -369,6 +376,13 @@ class Simulation(RuleBasedStateMachine):
                 self.tell(DeviceDisconnected())
                 if self.online:
                     self.tell(DeviceConnected())
+            case "outage":
+                self.online = False
+                self.now += seconds
+                self.device.pass_time(self.now)
+                self.ahead += SETS_UNSEEN.get(seconds, 0.0)
+                self.performed_since = self.now
+                self.tell(DeviceDisconnected(resumed=True))
             case "clock is set":
                 by = SETS[seconds]
                 self.ahead += by

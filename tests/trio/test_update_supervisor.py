@@ -695,6 +695,21 @@ async def test_a_device_that_moves_to_another_node(autojump_clock, site, here, t
     assert here.update_supervisor._drivers == {}
 
 
+async def test_a_move_between_living_nodes_is_no_outage(autojump_clock, site, here, there):
+    """All of that time counts for the limits: a device that flaps between two nodes prolongs nothing."""
+    lamp = await site.lamp()
+    await lamp.join(here)
+    await site.start(here, AUTO, size=20_000)
+    await lamp.chunks(8)
+    lamp.deaf |= {"OTA.Write", "OTA.Status", "Sys.GetInfo"}
+    await trio.sleep(20)
+    await lamp.leave()
+    await lamp.join(there)
+    await trio.sleep(1)
+    update = await there.hub.updates.get(KEY)
+    assert (update.driver, update.unattended) == ("there", 0.0)
+
+
 async def test_a_device_that_reappears_elsewhere_without_a_goodbye(autojump_clock, site, here, there):
     """The old node does not know yet that its link is dead: no chunk goes astray, and the update ends as any."""
     lamp = await site.lamp()
@@ -1085,15 +1100,20 @@ async def test_a_device_that_never_forgets(autojump_clock, site, here):
 
 
 async def test_one_node_takes_over_the_update_of_an_offline_device(autojump_clock, site, here, there):
-    """The node that has queued it is gone: of two that look for its updates at the same time one drives it."""
+    """The node that has queued it is gone: of two that look for its updates at the same time one drives it. The time
+    without a node counts for no limit.
+    """
     async with site.node("gone") as gone:
         await site.start(gone)
         assert (await gone.hub.updates.get(KEY)).driver == "gone"
+    await trio.sleep(60)
     async with trio.open_nursery() as nursery:
         for node in (here, there):
             nursery.start_soon(node.update_supervisor.resume_all)
-    driver = (await here.hub.updates.get(KEY)).driver
-    assert {driver} == {node.name for node in (here, there) if len(node.update_supervisor)}
+    await trio.testing.wait_all_tasks_blocked()
+    update = await here.hub.updates.get(KEY)
+    assert {update.driver} == {node.name for node in (here, there) if len(node.update_supervisor)}
+    assert update.unattended == pytest.approx(60.0, abs=1.0)
 
 
 async def test_the_update_of_a_living_node_is_left_to_it(autojump_clock, site, here, there):

@@ -9,10 +9,11 @@ A performer (a hub, a script, a test) runs a loop. The functions do no I/O and r
         update = advance(update, event, now=now)    # event: the result of the step, or anything else that happened
 
 A performer has to keep three rules. It stores a changed update before the call that follows from the change, so that
-another process can continue. A performer that continues a stored update first advances it with `DeviceDisconnected`,
-because the link of the earlier performer is gone, and then with `DeviceConnected` if the device is there. At
-`next_deadline` it advances it with `UpdateDeadlinePassed`. Every state that is not an end has an idle and a total
-limit, so every update ends.
+another process can continue. A performer that continues a stored update first advances it with
+`DeviceDisconnected(resumed=True)`, because the link of the earlier performer is gone, and then with `DeviceConnected`
+if the device is there. At `next_deadline` it advances it with `UpdateDeadlinePassed`. Every state that is not an end
+has an idle and a total limit, so every update ends. The time without a performer counts for neither of them: a device
+that comes back after an outage still says what it runs.
 
 Times are those of a wall clock, and `now` has to run evenly. If the wall clock is set, the performer either continues
 with the time that it would have been, or gives the update times of the new clock with `moved`.

@@ -352,4 +352,4 @@ def run_another(u: Update, e: Any, now: float) -> dict[str, Any]:
 def run_out(u: Update, e: Any, now: float) -> dict[str, Any]:
     said = "it may hold the transfer before" if u.waits_until is not None else u.reason
     last = f"; last: {said}" if said else ""
-    return {"reason": f"{OVERDUE[u.state]} ({max(0.0, now - u.changed):.0f} s){last}"} | _may_be_begun(u)
+    return {"reason": f"{OVERDUE[u.state]} ({max(0.0, now - u.changed - u.unattended):.0f} s){last}"} | _may_be_begun(u)

@@ -77,6 +77,11 @@ class DeviceConnected:
 class DeviceDisconnected:
     """The device's link is gone. Also the first event from a performer that continues a stored update."""
 
+    resumed: bool = attrs.field(default=False, validator=instance(bool))
+    """Whether a performer continues a stored update that none has performed meanwhile: the device may have reported to
+    none, so the time since the last change counts for no limit.
+    """
+
 
 @attrs.frozen
 class BuildReported:

@@ -243,7 +243,7 @@ def kept(u: Update, e: Any, now: float) -> bool:
     """new build, still there after its commit time-out"""
     if not u.commit_unknown or not asked(u, e, now) or runs(u, e.build) is not Runs.NEW:
         return False
-    return u.commit_settled or now >= u.changed + u.options.commit_timeout + COMMIT_MARGIN
+    return u.commit_settled or now >= u.changed + u.unattended + u.options.commit_timeout + COMMIT_MARGIN
 
 
 def trial_unknown(u: Update, e: Any, now: float) -> bool:

@@ -32,6 +32,7 @@ from mdashcore.ota._events import (
     UpdateEvent,
 )
 from mdashcore.ota._steps import awaited
+from mdashcore.ota._times import resumed
 from mdashcore.ota._values import UPDATE_ENDS, Update, UpdateState
 
 Guard: TypeAlias = Callable[[Update, Any, float], bool]
@@ -232,6 +233,8 @@ def advance(update: Update, event: UpdateEvent, *, now: float) -> Update:
     """
     _check(update, event)
     check_time("now", now)
+    if isinstance(event, DeviceDisconnected) and event.resumed and not update.ended:
+        update = resumed(update, now)
     if isinstance(event, ANSWERS) and event.method != awaited(update):
         return update  # the answer is late: the update has gone on to another call
     for transition in UPDATE_TRANSITIONS.get((update.state, type(event)), ()):
@@ -263,7 +266,7 @@ def can_supersede(update: Update) -> bool:
 def _take(update: Update, transition: UpdateTransition, event: UpdateEvent, now: float) -> Update:
     changes: dict[str, Any] = {} if transition.quiet else {"active": now}
     if transition.to is not update.state:
-        changes |= {"state": transition.to, "changed": now, "not_before": None}
+        changes |= {"state": transition.to, "changed": now, "unattended": 0.0, "not_before": None}
         if transition.to in UPDATE_ENDS:
             changes |= {"reason": ""}
     if transition.do is not None:

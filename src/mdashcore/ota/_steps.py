@@ -138,12 +138,14 @@ STATE_LIMITS: Mapping[UpdateState, StateLimits] = {
     UpdateState.TRANSFERRING: StateLimits(5 * _MINUTE, 2 * _DAY),
     # One call. After the limit the update goes on to REBOOTING, where the device's report decides.
     UpdateState.VERIFYING: StateLimits(2 * _MINUTE, 10 * _MINUTE),
-    # Boot, unpack a file system, find the network. After an outage of the performer the idle limit begins anew.
+    # Boot, unpack a file system, find the network.
     UpdateState.REBOOTING: StateLimits(15 * _MINUTE, _DAY),
     # On top of `options.commit_timeout`: the device rolls back by itself, reboots and reports.
     UpdateState.UNCOMMITTED: StateLimits(5 * _MINUTE, 5 * _MINUTE),
 }
-"""The limits of each state. An end has no limit."""
+"""The limits of each state. An end has no limit. The time in which no performer performs the update does not count:
+the idle limit begins anew after it, and the total limit is later by it.
+"""
 
 
 def limits(update: Update) -> StateLimits | None:
@@ -164,7 +166,7 @@ def time_limit(update: Update) -> float | None:
     if limit is None:
         return None
     active = update.active if update.waits_until is None else max(update.active, update.waits_until)
-    return min(active + limit.idle, update.changed + limit.total)
+    return min(active + limit.idle, update.changed + update.unattended + limit.total)
 
 
 def awaited(update: Update) -> str | None:

@@ -210,6 +210,8 @@ class Update:
     """When it entered its state. The total limit counts from here."""
     active: float
     """When it last made progress. The idle limit counts from here."""
+    unattended: float = 0.0
+    """Seconds in its state in which no performer performed it. The total limit does not count them."""
     options: Options = Options()
     blob: str | None = None
     """The id of the image's blob, if the update shares it with others; `None` if it has its own blob, under its own

@@ -317,9 +317,9 @@ class UpdateSupervisor:
 
     async def _load(self, key: DeviceKey, pending: deque[ota.UpdateEvent]) -> None:
         """Drive the device's update, if it has one that has not ended."""
-        performer = None
+        performer, resumed = None, False
         try:
-            performer = await self._claim(key)
+            performer, resumed = await self._claim(key)
         except NotFound:
             pass
         finally:
@@ -328,13 +328,15 @@ class UpdateSupervisor:
         if (driver := self._drivers.get(key)) is not None:  # started in the meantime
             driver.offer(*pending)
         elif performer is not None and not performer.update.ended:
-            self._drive(performer, ota.DeviceDisconnected(), *pending)
+            self._drive(performer, ota.DeviceDisconnected(resumed=resumed), *pending)
         elif key in self._recheck and key in self._connected:
             self._resume_soon(key)
         self._recheck.discard(key)
 
-    async def _claim(self, key: DeviceKey) -> UpdatePerformer | None:
+    async def _claim(self, key: DeviceKey) -> tuple[UpdatePerformer | None, bool]:
         """Load the device's update, and make this node its driver. Returns `None` if another one has to drive it.
+
+        The other value is whether no living node has driven it until now.
 
         Raises:
             NotFound: there is no update.
@@ -342,9 +344,11 @@ class UpdateSupervisor:
         while True:
             performer = await self._hub.updates.load(key)
             if self._leases is None or performer.update.ended:
-                return performer
-            if key not in self._connected and not await self._leases.may_take(performer.update.driver):
-                return None
+                return performer, True
+            driver = performer.update.driver
+            is_free = driver is None or driver not in await self._leases.alive()
+            if key not in self._connected and not is_free and driver != self._node:
+                return None, False
             try:
                 before = await performer.claim(self._leases.node)
             except VersionConflict:  # rare: one of a few nodes was quicker
@@ -352,7 +356,7 @@ class UpdateSupervisor:
                 continue
             if before is not None and before != self._leases.node:
                 self._notify_node(key, before)
-            return performer
+            return performer, is_free
 
     def _drive(self, performer: UpdatePerformer, *events: ota.UpdateEvent) -> None:
         key = performer.key
