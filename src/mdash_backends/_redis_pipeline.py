@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import Any, Final
 
 import anyio
 import hiredis
 from anyio import CancelScope, EndOfStream
-from anyio.abc import ByteStream
 
 from mdash_backends._redis_errors import REDIS_FAILURES, ConnectionLost, reply_error
+from mdash_backends._redis_stream import OpenStream
 
 __all__ = ["Pipeline"]
 
@@ -40,7 +41,7 @@ class Pipeline:
     """
 
     def __init__(
-        self, stream: ByteStream, host: str, port: int, on_push: Callable[[list[Any]], None] | None = None
+        self, stream: OpenStream, host: str, port: int, on_push: Callable[[list[Any]], None] | None = None
     ) -> None:
         self.host = host
         self.port = port
@@ -102,7 +103,7 @@ class Pipeline:
         """Carry commands and answers until the connection ends, for a reason that `failure` then is."""
         try:
             with self._scope:
-                async with self._stream, anyio.create_task_group() as tasks:
+                async with aclosing(self._stream), anyio.create_task_group() as tasks:
                     tasks.start_soon(self._write)
                     tasks.start_soon(self._read)
         except* REDIS_FAILURES as errors:

@@ -9,10 +9,11 @@ from typing import Any, Final, Protocol, TypeAlias
 
 import anyio
 import attrs
-from anyio.abc import ByteStream, TaskGroup
+from anyio.abc import TaskGroup
 
 from mdash_backends._redis_errors import REDIS_FAILURES, ConnectionLost, UnknownCommand, reason
 from mdash_backends._redis_pipeline import Pipeline
+from mdash_backends._redis_stream import OpenStream, without_detours
 
 __all__ = ["AnyServer", "RedisHome", "RedisServer", "SentinelService"]
 
@@ -97,9 +98,9 @@ class RedisServer:
             return (b"HELLO", 3)
         return (b"HELLO", 3, b"AUTH", (self.username or "default").encode(), (self.password or "").encode())
 
-    async def _open_stream(self) -> ByteStream:
+    async def _open_stream(self) -> OpenStream:
         if self.tls is None:
-            return await anyio.connect_tcp(self.host, self.port)
+            return without_detours(await anyio.connect_tcp(self.host, self.port))
         return await anyio.connect_tcp(
             self.host, self.port, tls=True, ssl_context=self.tls, tls_standard_compatible=False
         )
