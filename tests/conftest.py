@@ -25,6 +25,7 @@ import hypothesis
 import pytest
 import trio
 from httpx import Response
+from spread import spread
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 from werkzeug.routing import Rule
@@ -45,6 +46,8 @@ hypothesis.settings.register_profile("gate", deadline=None, max_examples=25, der
 hypothesis.settings.register_profile("again", deadline=None, max_examples=10, derandomize=True)  # on another Python
 hypothesis.settings.register_profile("proof", deadline=None, max_examples=1000)
 hypothesis.settings.load_profile("gate")
+
+TESTS = Path(__file__).parent
 
 PASSWORD = "correct horse"
 CHEAP_HASHER = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
@@ -93,6 +96,14 @@ def quick_starts() -> Iterator[None]:
 def cheap_logins(monkeypatch: pytest.MonkeyPatch) -> None:
     """Passwords of servers that a test opens by itself cost as little as those of `server`."""
     monkeypatch.setattr(argon2, "PasswordHasher", functools.partial(argon2.PasswordHasher, time_cost=1, memory_cost=8))
+
+
+@pytest.hookimpl(trylast=True)  # those that are left out are gone
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Several workers take the tests in an order by which they end together."""
+    if workers := getattr(config, "workerinput", {}).get("workercount"):
+        folders = [item.path.relative_to(TESTS).parts[0] for item in items]
+        items[:] = [items[index] for index in spread(folders, workers)]
 
 
 def pytest_collection_finish() -> None:

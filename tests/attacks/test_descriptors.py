@@ -54,8 +54,8 @@ STRANGERS_UNDER_TLS = {
 
 
 TELLING = {
-    False: {"silent", "a head without an end", "a refused body", "a login", "not reading"},
-    True: {"no handshake", "a refused body", "idle"},
+    False: {"a head without an end", "a refused body", "a login", "not reading"},
+    True: {"no handshake", "idle"},
 }
 """Kinds of strangers that stand for the others; by whether it is TLS."""
 

@@ -37,7 +37,7 @@ GARBAGE = {
 }
 
 
-TELLING = {"nan", "deep", "binary"}  # of those
+TELLING = {"deep", "binary"}  # of those
 
 
 class Device:

