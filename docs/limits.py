@@ -29,7 +29,7 @@ SETTINGS = (
     "mdashcore.shadow.ShadowLimits",
     "mdashcore.firmware.FirmwareLimits",
     "mdashcore.ota._values.Options",
-    "mdashcore.rollout._values.Plan",
+    "mdashcore.rollout._plan.Plan",
     "mdashcore.hub.limits.AccountLimits",
     "mdashcore.trio.settings.NodeSettings",
     "mdashcore._backoff.Backoff",

@@ -6,7 +6,8 @@ In a cluster each of the two has a slot of its own, and no script can change bot
 from __future__ import annotations
 
 from mdash_backends._redis_client import RedisClient, Script
-from mdash_backends._redis_stores import PUT_LUA, documents_family, encode_key, log_family
+from mdash_backends._redis_documents import PUT_LUA
+from mdash_backends._redis_keys import documents_family, encode_key, log_family
 from mdashcore._errors import VersionConflict
 
 __all__ = ["put_and_append"]

@@ -38,10 +38,12 @@ try:
 except ModuleNotFoundError:
     raise ModuleNotFoundError("it needs hiredis: pip install 'mdashcore[redis]'", name="hiredis") from None
 
+from mdash_backends._redis_blobs import RedisBlobs
 from mdash_backends._redis_bus import RedisBus
 from mdash_backends._redis_checks import ServerChecks, check_format
 from mdash_backends._redis_client import RedisClient, background_tasks
-from mdash_backends._redis_stores import RedisBlobs, RedisDocuments, RedisLogs
+from mdash_backends._redis_documents import RedisDocuments
+from mdash_backends._redis_logs import RedisLogs
 from mdash_backends._redis_url import parse_redis_url
 from mdash_backends._redis_writer import put_and_append
 from mdashcore.storage import ATOMIC, DURABLE, ORDERED, SHARED, Backend

@@ -10,7 +10,7 @@ import attrs
 
 from mdashcore._errors import InvalidInput, InvalidSetting
 
-__all__ = ["Check", "check_members", "check_time", "checked", "instance", "mapping", "number", "whole"]
+__all__ = ["CALLABLE", "Check", "check_members", "check_time", "checked", "instance", "mapping", "number", "whole"]
 
 SHOWN_CHARACTERS: Final = 40  # characters of a wrong value that an error shows
 
@@ -84,6 +84,9 @@ def mapping(of: Check) -> Check:
         return isinstance(value, Mapping) and all(isinstance(key, str) and of.fits(value[key]) for key in value)
 
     return Check(f"a mapping from text to {of.wanted}", fits)
+
+
+CALLABLE: Final = Check("a function", callable)
 
 
 def check_time(name: str, value: object) -> None:

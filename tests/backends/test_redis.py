@@ -17,7 +17,7 @@ import trustme
 from anyio import to_thread
 from rows import every_row
 
-from mdash_backends import _redis_stores
+from mdash_backends import _redis_blobs, _redis_keys
 from mdash_backends import redis as module
 from mdash_backends._redis_client import slot_of
 from mdashcore._errors import InvalidInput, NotFound, StorageError, TooLarge
@@ -475,7 +475,7 @@ def test_offsets_that_no_log_has(url: str, run: Run) -> None:
 @pytest.mark.parametrize("count", [0, 1, 9, 10, 11, 20, 35])
 def test_scans_go_page_by_page(url: str, run: Run, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """Every document and blob is given once, however many pages they fill, while others come and go."""
-    monkeypatch.setattr(_redis_stores, "SCAN_PAGE", 10)
+    monkeypatch.setattr(_redis_keys, "SCAN_PAGE", 10)
     keys = [f"key-{n:03}" for n in range(count)]
 
     async def test() -> None:
@@ -551,9 +551,7 @@ def test_an_unfinished_blob_expires(redis_server: Any, url: str, run: Run) -> No
         for _ in range(2):
             yield b"x" * 300_000
             (key,) = redis_server.command("KEYS", "*:data:*")
-            assert (
-                _redis_stores.STAGING_TIME - PATIENCE < redis_server.command("TTL", key) <= _redis_stores.STAGING_TIME
-            )
+            assert _redis_blobs.STAGING_TIME - PATIENCE < redis_server.command("TTL", key) <= _redis_blobs.STAGING_TIME
             redis_server.command("EXPIRE", key, "100")
 
     async def test() -> None:
@@ -565,7 +563,7 @@ def test_an_unfinished_blob_expires(redis_server: Any, url: str, run: Run) -> No
     assert redis_server.command("TTL", key) == -1
 
 
-@pytest.mark.parametrize("sizes", [(300_000, 300_000), (300_000,), (_redis_stores.BLOB_PIECE,)])
+@pytest.mark.parametrize("sizes", [(300_000, 300_000), (300_000,), (_redis_blobs.BLOB_PIECE,)])
 def test_a_blob_that_took_too_long(redis_server: Any, url: str, run: Run, sizes: tuple[int, ...]) -> None:
     """A blob whose beginning has expired before its end came is an error, and the one from before stays."""
 
@@ -587,7 +585,7 @@ def test_a_blob_that_took_too_long(redis_server: Any, url: str, run: Run, sizes:
 
 def test_a_blob_that_is_too_large(url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """More bytes than a string of Redis may have are refused, and nothing is left of them."""
-    monkeypatch.setattr(_redis_stores, "MAX_BLOB", 500_000)
+    monkeypatch.setattr(_redis_blobs, "MAX_BLOB", 500_000)
 
     async def test() -> None:
         async with open_backend(url) as backend:

@@ -13,7 +13,7 @@ import anyio.to_thread
 from mdashcore._errors import Damaged, NotFound
 from mdashcore.client._http import Http
 from mdashcore.client._updates import add_image
-from mdashcore.documents import FirmwareDevices, FirmwareDocument, FirmwareWithCounts
+from mdashcore.documents import FirmwareDevicesDocument, FirmwareDocument, FirmwareWithCounts
 from mdashcore.firmware_entry import entry_id
 
 __all__ = ["FirmwareImages"]
@@ -74,10 +74,10 @@ class FirmwareImages:
         """Return an image. Raises `NotFound`."""
         return cast(FirmwareDocument, await self._http.fetch("GET", "firmware", id))
 
-    async def devices(self, id: str, *, limit: int = 100) -> FirmwareDevices:
+    async def devices(self, id: str, *, limit: int = 100) -> FirmwareDevicesDocument:
         """Return the devices that run an image, are being updated with it, or failed to: `limit` of each at most."""
         found = await self._http.fetch("GET", "firmware", id, "devices", query={"limit": str(limit)})
-        return cast(FirmwareDevices, found)
+        return cast(FirmwareDevicesDocument, found)
 
     async def change(self, id: str, *, name: str | None = None, notes: str | None = None) -> FirmwareDocument:
         """Change the texts of an image. `None` leaves a text as it is."""

@@ -14,7 +14,7 @@ __all__ = [
     "FirmwareChange",
     "FirmwareCounts",
     "FirmwareDevice",
-    "FirmwareDevices",
+    "FirmwareDevicesDocument",
     "FirmwareDevicesQuery",
     "FirmwareDocument",
     "FirmwareListQuery",
@@ -104,7 +104,7 @@ class FirmwareDevice(TypedDict):
     changed: Annotated[float | None, member("when it came into its state, in Unix seconds")]
 
 
-class FirmwareDevices(TypedDict):
+class FirmwareDevicesDocument(TypedDict):
     """The devices of an image."""
 
     counts: FirmwareCounts

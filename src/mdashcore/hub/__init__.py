@@ -9,11 +9,12 @@ from mdashcore.hub.accounts import Accounts, CreatedApiKey
 from mdashcore.hub.device_list import DeviceList, ListedDevice
 from mdashcore.hub.device_session import DeviceSession
 from mdashcore.hub.feed import Feed, FeedItem, LogQuery
-from mdashcore.hub.hub import Hub, HubObserver
+from mdashcore.hub.hub import Hub
 from mdashcore.hub.images import Images
 from mdashcore.hub.leases import Leases
 from mdashcore.hub.limits import AccountLimits
 from mdashcore.hub.maintenance.retention import Retention
+from mdashcore.hub.observer import HubObserver
 from mdashcore.hub.presence import Presence, PresenceClaim
 from mdashcore.hub.records.contention import Signal
 from mdashcore.hub.records.schema import BrowserSession, PresenceRecord, UsageRecord

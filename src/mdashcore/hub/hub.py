@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, Protocol
 
 from mdashcore import _json, identity, notifications
-from mdashcore._checked import Check, instance, number, whole
+from mdashcore._checked import CALLABLE, instance, number, whole
 from mdashcore._errors import NotFound
 from mdashcore.hub.accounts import Accounts
 from mdashcore.hub.clock import Clock
@@ -24,6 +23,7 @@ from mdashcore.hub.jobs.service import Jobs
 from mdashcore.hub.limits import AccountLimits
 from mdashcore.hub.maintenance.retention import Retention
 from mdashcore.hub.nodes import Nodes
+from mdashcore.hub.observer import HubObserver, check_observer
 from mdashcore.hub.presence import Presence
 from mdashcore.hub.records.contention import AnyioSignal, Contention, Signal
 from mdashcore.hub.registry import CreatedDevice, Registry
@@ -38,53 +38,7 @@ from mdashcore.ota import Build
 from mdashcore.shadow import DEFAULT_LIMITS, Change, ShadowLimits
 from mdashcore.storage import ORDERED, SHARED, Backend, MessageBus
 
-__all__ = ["Hub", "HubObserver"]
-
-_CALLABLE: Final = Check("a function", callable)
-
-_OBSERVER: Final = Check("an object with the methods of HubObserver, not a class", lambda it: not isinstance(it, type))
-
-
-class HubObserver(Protocol):
-    """Receives the changes that concern a holder of connections. The hub calls it as soon as a change is stored.
-
-    Subclass it and override the methods that you need; by default they do nothing. No method may wait: an observer that
-    has to close a socket starts to close it, and returns.
-    """
-
-    def shadow_changed(self, key: DeviceKey, change: Change) -> None:
-        """Handle an update of a device's shadow, from any writer. If a delta is left, send it to the device."""
-        return
-
-    def device_revoked(self, key: DeviceKey) -> None:
-        """Close the connection of a device whose token is not valid any more."""
-        return
-
-    def notified(self, account: str, item: FeedItem) -> None:
-        """Handle a notification that this process has stored. If the store is shared, the bus delivers it too."""
-        return
-
-    def build_reported(self, key: DeviceKey, build: Build) -> None:
-        """Handle a device's build, joined from all reports on its present connection. An update may wait for it."""
-        return
-
-    def device_removed(self, key: DeviceKey, node: str | None) -> None:
-        """Handle the removal of a device.
-
-        Args:
-            node: the node that held its connection, or `None` if it was offline or that is not known.
-        """
-        return
-
-    def key_revoked(self, account: str, key: str | None) -> None:
-        """Close all that a key or session has opened, because it is not valid any more.
-
-        If `key` is `None`, any of the account's credentials may be invalid. A client with a valid one connects again.
-        """
-        return
-
-
-_OBSERVED: Final = [name for name, value in vars(HubObserver).items() if callable(value) and name[0] != "_"]
+__all__ = ["Hub"]
 
 
 class Hub:
@@ -162,7 +116,7 @@ class Hub:
         whole(0).check("free_disk", free_disk)
         instance(Backend).check("backend", backend)
         for name, function in {"now": now, "monotonic": monotonic, "entropy": entropy, "signal": signal}.items():
-            _CALLABLE.check(name, function)
+            CALLABLE.check(name, function)
         number(infinite=True).check("keep_log_seconds", keep_log_seconds)
         contention = Contention(entropy, signal)
         documents = backend.documents
@@ -271,9 +225,7 @@ class Hub:
 
     def add_observer(self, observer: HubObserver) -> None:
         """Notify `observer` of every change from now on. Raises `InvalidSetting` if it lacks a method."""
-        _OBSERVER.check("observer", observer)
-        for name in _OBSERVED:
-            _CALLABLE.check(f"observer.{name}", getattr(observer, name, None))
+        check_observer(observer)
         self._observers.append(observer)
 
     def remove_observer(self, observer: HubObserver) -> None:

@@ -34,6 +34,7 @@ image has no digests, so its transfer begins again instead of continuing in doub
 
 from __future__ import annotations
 
+from mdashcore.ota._builds import Build
 from mdashcore.ota._events import (
     BeginAccepted,
     BuildReported,
@@ -55,6 +56,7 @@ from mdashcore.ota._events import (
     UpdateDeadlinePassed,
     UpdateEvent,
 )
+from mdashcore.ota._images import ImageFacts, UpdateImage
 from mdashcore.ota._machine import UPDATE_TRANSITIONS, UpdateTransition, advance, can_cancel, can_supersede
 from mdashcore.ota._reports import lacks_method
 from mdashcore.ota._steps import (
@@ -76,18 +78,7 @@ from mdashcore.ota._steps import (
     time_limit,
 )
 from mdashcore.ota._times import TIME_FIELDS, moved
-from mdashcore.ota._values import (
-    CHUNK_SIZE,
-    MAX_CHUNK_SIZE,
-    UPDATE_ENDS,
-    Build,
-    ImageFacts,
-    Options,
-    Session,
-    Update,
-    UpdateImage,
-    UpdateState,
-)
+from mdashcore.ota._values import CHUNK_SIZE, MAX_CHUNK_SIZE, UPDATE_ENDS, Options, Session, Update, UpdateState
 
 __all__ = [
     "CHUNK_SIZE",

@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 
 from mdashcore.ota import _guards as guards
+from mdashcore.ota._builds import Build
 from mdashcore.ota._events import (
     BuildReported,
     DeviceConnected,
@@ -22,7 +23,7 @@ from mdashcore.ota._reasons import COMMIT_UNKNOWN, OVERDUE, build_name, event_re
 from mdashcore.ota._reports import Runs, lacks_method, runs
 from mdashcore.ota._reports import taken as taken_offsets
 from mdashcore.ota._steps import Ask, Begin, awaited
-from mdashcore.ota._values import Build, Session, Update, UpdateState
+from mdashcore.ota._values import Session, Update, UpdateState
 
 BUSY_INTERVAL = 30.0  # seconds between two tries of `OTA.Begin` meanwhile: the device may have forgotten earlier
 END_DELAY = 2.0  # seconds from an OTA.End of a person until `OTA.Begin` is tried: a device may reboot for it

@@ -8,7 +8,7 @@ from typing import ClassVar, TypeAlias
 import attrs
 
 from mdashcore._checked import instance, whole
-from mdashcore.ota._values import Build
+from mdashcore.ota._builds import Build
 
 
 class Status(Enum):

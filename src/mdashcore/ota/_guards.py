@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from mdashcore.ota._builds import Build
 from mdashcore.ota._events import BuildReported, Status, StepTimedOut
 from mdashcore.ota._reports import ErrorMeaning, Runs, judge, lacks_method, runs, same, taken
 from mdashcore.ota._steps import Ask, Begin, Commit, Write, awaited, next_step, time_limit
-from mdashcore.ota._values import Build, Session, Update
+from mdashcore.ota._values import Session, Update
 
 MAX_QUESTIONS = 40  # to a connected device that does not say what it runs: 20 minutes of questions
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final
 
+from mdashcore.ota._builds import MAX_TEXT, Build
 from mdashcore.ota._events import (
     BeginAccepted,
     BuildReported,
@@ -18,7 +19,7 @@ from mdashcore.ota._events import (
     StepTimedOut,
     UpdateEvent,
 )
-from mdashcore.ota._values import MAX_TEXT, Build, Update, UpdateState
+from mdashcore.ota._values import Update, UpdateState
 
 COMMIT_UNKNOWN: Final = "whether it is committed is not known: the device does not say"
 

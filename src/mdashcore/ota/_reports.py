@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from mdashcore.ota._values import Build, Update, UpdateState
+from mdashcore.ota._builds import Build
+from mdashcore.ota._values import Update, UpdateState
 
 
 class ErrorMeaning(Enum):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
 
 import attrs
 import msgspec
 
 from mdashcore._checked import check_time, checked, whole
 from mdashcore._errors import InvalidInput, InvalidSetting
+from mdashcore.ota._builds import Build
+from mdashcore.ota._images import UpdateImage
 
 CHUNK_SIZE = 1024  # raw bytes. Base64 and the envelope make 1.5 KB of it: far below a device's 4096-byte
 # frame, and small enough for the frame and its decoded copy to fit in 20 KB of free RAM together
@@ -22,7 +23,6 @@ DEVICE_TIMEOUT = 600  # seconds without progress after which the device forgets 
 COMMIT_TIMEOUT = 300  # seconds after the reboot in which to commit: as `mos`
 MAX_UPDATE_TIMEOUT = 86_400  # seconds, for both: a day
 COMMIT_AFTER = 30  # seconds of health before an automatic commit: a crash loop shows within one boot
-MAX_TEXT = 500  # characters kept of a text that a device says of itself: real names and messages have under 100
 
 
 class UpdateState(StrEnum):
@@ -60,113 +60,6 @@ class Session(StrEnum):
     UNSURE = "unsure"  # the device cannot say whether it still holds it: its answer to OTA.Begin decides
     OPEN = "open"  # the device accepted OTA.Begin on this link
     LOST = "lost"  # it was open, or may have been, then the link dropped: the device has to be asked
-
-
-class ImageFacts(Protocol):
-    """The attributes that `UpdateImage.of` reads. `mdashcore.firmware.Image` has them."""
-
-    @property
-    def name(self) -> str:
-        """The file's name."""
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-
-    @property
-    def sha256(self) -> str:
-        """The digest of the file, in hexadecimal."""
-
-    @property
-    def build_id(self) -> str | None:
-        """The build that the manifest names."""
-
-    @property
-    def version(self) -> str | None:
-        """The version that the manifest names."""
-
-    @property
-    def platform(self) -> str | None:
-        """The platform that the manifest names."""
-
-    @property
-    def app(self) -> str | None:
-        """The application that the manifest names."""
-
-    @property
-    def bare(self) -> bool:
-        """Whether it has no manifest."""
-
-
-@attrs.frozen
-class UpdateImage:
-    """The description of the image that is stored with an update. The bytes are in a blob."""
-
-    name: str
-    size: int = attrs.field(validator=whole())
-    """Bytes."""
-    sha256: str
-    build_id: str | None = None
-    version: str | None = None
-    platform: str | None = None
-    app: str | None = None
-    """The application's name in the manifest."""
-    bare: bool = False
-    """Whether it is not a firmware zip: it has no manifest, and no digests that the device could check."""
-
-    @classmethod
-    def of(cls, image: ImageFacts) -> UpdateImage:
-        """Return the description of an image that was read."""
-        return cls(**{field.name: getattr(image, field.name) for field in attrs.fields(cls)})
-
-
-@attrs.frozen
-class Build:
-    """The firmware that a device runs, by its own report. A field is `None` if the device did not say it."""
-
-    id: str | None = None
-    version: str | None = None
-    platform: str | None = None
-    partition: int | None = None
-    is_committed: bool | None = None
-    status: int | None = None
-    """0 idle, 1 a transfer is open, 2 the last one failed, 3 taken, about to reboot."""
-    progress_percent: int | None = None
-    message: str | None = None
-    app: str | None = None
-    """The application's name."""
-
-    def followed_by(self, later: Build) -> Build:
-        """Return this report merged with a later one, whose values take precedence."""
-        return attrs.evolve(self, **{name: value for name, value in attrs.asdict(later).items() if value is not None})
-
-    @classmethod
-    def from_wire(cls, *answers: Mapping[str, object]) -> Build:
-        """Return the build in `reported.ota`, or in the results of `Sys.GetInfo` and `OTA.Status`. Later answers win.
-
-        A member of a wrong type counts as not said, because devices send any type.
-        """
-        found: dict[str, Any] = {}
-        for answer in answers:
-            for key, (field, kind) in _WIRE.items():
-                value = answer.get(key)
-                if type(value) is kind:  # not isinstance: a bool is not a partition
-                    found[field] = value[:MAX_TEXT] if isinstance(value, str) else value
-        return cls(**found)
-
-
-_WIRE: Mapping[str, tuple[str, type]] = {
-    "fw_id": ("id", str),
-    "fw_version": ("version", str),
-    "arch": ("platform", str),
-    "app": ("app", str),
-    "partition": ("partition", int),
-    "is_committed": ("is_committed", bool),
-    "status": ("status", int),  # in reported.ota
-    "state": ("status", int),  # in the answer to OTA.Status
-    "progress_percent": ("progress_percent", int),
-    "message": ("message", str),
-}
 
 
 @attrs.frozen(kw_only=True, field_transformer=checked)

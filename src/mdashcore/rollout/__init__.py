@@ -20,6 +20,7 @@ and the updates themselves.
 from __future__ import annotations
 
 from mdashcore.rollout._actions import summary
+from mdashcore.rollout._ends import Ended, settled
 from mdashcore.rollout._events import (
     AbortRequested,
     AllEnded,
@@ -45,23 +46,10 @@ from mdashcore.rollout._judgement import (
     only_waits,
 )
 from mdashcore.rollout._machine import ROLLOUT_TRANSITIONS, RolloutTransition, advance
+from mdashcore.rollout._members import Counts, Member, Outcome, added, ordered, update_id
+from mdashcore.rollout._plan import Plan
 from mdashcore.rollout._request import RolloutRequest, describe_plan, parse_request
-from mdashcore.rollout._values import (
-    MAX_MEMBERS,
-    ROLLOUT_ENDS,
-    Cause,
-    Counts,
-    Ended,
-    Member,
-    Outcome,
-    Plan,
-    Rollout,
-    RolloutState,
-    added,
-    ordered,
-    settled,
-    update_id,
-)
+from mdashcore.rollout._values import MAX_MEMBERS, ROLLOUT_ENDS, Cause, Rollout, RolloutState
 from mdashcore.rollout._window import Window
 
 __all__ = [

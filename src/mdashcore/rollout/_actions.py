@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from mdashcore.rollout._events import AllEnded, ErrorsExceeded, ResumeRequested, RolloutDeadlinePassed, SuccessMissed
-from mdashcore.rollout._values import Cause, Counts, Rollout
+from mdashcore.rollout._members import Counts
+from mdashcore.rollout._values import Cause, Rollout
 
 
 def begin(r: Rollout, e: Any, now: float) -> dict[str, Any]:

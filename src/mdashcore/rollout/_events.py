@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import attrs
 
-from mdashcore.rollout._values import Counts
+from mdashcore.rollout._members import Counts
 
 
 @attrs.frozen

@@ -18,7 +18,9 @@ from mdashcore.rollout._events import (
     SuccessMissed,
 )
 from mdashcore.rollout._machine import advance
-from mdashcore.rollout._values import DAY, Counts, Rollout, RolloutState, added
+from mdashcore.rollout._members import Counts, added
+from mdashcore.rollout._plan import DAY
+from mdashcore.rollout._values import Rollout, RolloutState
 
 BATCH = 32  # devices that begin by one decision: the records stored for it stay small
 

@@ -12,7 +12,7 @@ from mdashcore import identity, selection
 from mdashcore._checked import check_members
 from mdashcore._errors import InvalidInput
 from mdashcore.ota import Options
-from mdashcore.rollout._values import DAY, PHASES, Plan
+from mdashcore.rollout._plan import DAY, PHASES, Plan
 from mdashcore.rollout._window import DAY_MINUTES, Window
 from mdashcore.selection import Selection
 

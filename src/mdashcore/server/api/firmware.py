@@ -12,7 +12,7 @@ from mdashcore.documents import (
     DamagedFirmware,
     FirmwareChange,
     FirmwareDevice,
-    FirmwareDevices,
+    FirmwareDevicesDocument,
     FirmwareDevicesQuery,
     FirmwareDocument,
     FirmwareListQuery,
@@ -58,7 +58,7 @@ async def get_firmware(id: str) -> Response:
     return answer(describe(await service().hub.firmware.get(principal().account, id)))
 
 
-@routes.get("/<id>/devices", query=FirmwareDevicesQuery, answers={200: FirmwareDevices}, errors=(413,))
+@routes.get("/<id>/devices", query=FirmwareDevicesQuery, answers={200: FirmwareDevicesDocument}, errors=(413,))
 async def list_firmware_devices(id: str) -> Response:
     """Answer with the devices that run an image, are being updated with it, or failed to."""
     limit = whole_number("limit", 1, MAX_FIRMWARE_DEVICES) or 100
