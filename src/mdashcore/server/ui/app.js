@@ -17,6 +17,7 @@ route("/login", view(() => import("./views/login.js")), {public: true});
 route("/devices", view(() => import("./views/devices.js")), {nav: "devices"});
 route("/device/:id/:tab?", view(() => import("./views/device.js")), {nav: "devices"});
 route("/rollouts/:id?", view(() => import("./views/rollouts.js")), {nav: "rollouts"});
+route("/firmware/:id?", view(() => import("./views/firmware.js")), {nav: "firmware"});
 route("/notifications", view(() => import("./views/notifications.js")), {nav: "notifications"});
 route("/keys", view(() => import("./views/keys.js")), {nav: "keys"});
 route("/users", view(() => import("./views/users.js")), {nav: "users"});
@@ -32,6 +33,7 @@ const NAV = [
   ["", "Home"],
   ["devices", "Devices"],
   ["rollouts", "Rollouts"],
+  ["firmware", "Firmware"],
   ["notifications", "Notifications"],
   ["keys", "Keys"],
   ["users", "Users", (who) => who.admin],

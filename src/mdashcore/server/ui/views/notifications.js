@@ -78,6 +78,7 @@ function draw(note) {
 }
 
 function who({id, name}) {
+  if (name.startsWith("firmware.")) return h("a", {href: link("firmware", id)}, foreign(id));
   if (name.startsWith("rollout.")) return h("a", {href: link("rollouts", id)}, foreign(id));
   return h("a", {href: link("device", id), title: id, "data-device": id}, foreign(nameOf(id)));
 }

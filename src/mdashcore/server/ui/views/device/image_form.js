@@ -2,6 +2,7 @@
 
 import {act, errorLine, progress} from "../../dialog.js";
 import {bytes, field, fill, foreign, h} from "../../dom.js";
+import {libraryChoice} from "../../firmware_choice.js";
 import {isZip, readFirmware} from "../../zip.js";
 import {firmware, onTrial} from "./commit.js";
 import {guard} from "./drafts.js";
@@ -16,10 +17,11 @@ const FORCED_HINT = " It can be sent all the same: see below, how it is sent.";
 
 const text = (value) => (typeof value === "string" || typeof value === "number" ? String(value).slice(0, 300) : "");
 
-// {element, choose(file), update(device)}; `send(file, query, {onProgress, signal})` sends it.
+// {element, choose(file), update(device)}; `send(file, query, {onProgress, signal})` sends it. For an image of the
+// library `file` is null, and the query names it.
 export function imageForm(device, {send, onDone}) {
   let present = device;
-  let chosen = null; // {file, read}
+  let chosen = null; // {file, read, kept}: a file or an image of the library, and what was read of it
   let sending = null;
   const error = errorLine();
   const element = h("div", {});
@@ -36,13 +38,19 @@ export function imageForm(device, {send, onDone}) {
     if (event.dataTransfer.files[0]) choose(event.dataTransfer.files[0]);
   }}, h("p", {}, h("strong", {}, "Drop a firmware .zip here")), h("button", {type: "button", class: "primary", onclick: () => pick.click()}, "Choose a file"), pick,
   h("p", {class: "hint"}, "You see what is in it before anything is sent."));
+  const library = libraryChoice({onChange: (image) => {
+    if (image === null) return;
+    const {file: name, size, app, version, build_id: build, platform} = image;
+    chosen = {file: {name, size}, kept: image, read: image.bare ? null : {manifest: {name: app, version, build_id: build, platform}, problems: []}};
+    draw();
+  }});
 
   async function choose(file) {
     error.clear();
     try {
       if (file.size === 0) throw new Error("the file is empty");
       if (file.size > MAX_IMAGE) throw new Error(`the file has ${bytes(file.size)}; an image has at most ${bytes(MAX_IMAGE)}`);
-      chosen = {file, read: (await isZip(file)) ? await readFirmware(file) : null};
+      chosen = {file, kept: null, read: (await isZip(file)) ? await readFirmware(file) : null};
       draw();
     } catch (problem) {
       chosen = null;
@@ -52,6 +60,7 @@ export function imageForm(device, {send, onDone}) {
   }
 
   const force = h("input", {type: "checkbox", name: "force", onchange: () => drawFit()});
+  const keep = h("input", {type: "checkbox", name: "keep"});
   const commit = h("select", {name: "commit", onchange: () => { wait.hidden = commit.value !== "auto"; }},
     h("option", {value: "manual"}, "by hand, after a look at the device"), h("option", {value: "auto"}, "by itself, when the device stays healthy"));
   const after = h("input", {name: "after", inputmode: "numeric", value: "30", autocomplete: "off"});
@@ -64,6 +73,7 @@ export function imageForm(device, {send, onDone}) {
 
   function choosing() {
     chosen = null;
+    library.clear();
     error.clear();
     draw();
   }
@@ -73,7 +83,7 @@ export function imageForm(device, {send, onDone}) {
     const {app, arch, fw_id: build, fw_version: version} = firmware(present);
     const {read} = chosen;
     if (!read) {
-      return /\.zip$/i.test(chosen.file.name) ? [{words: `The server will refuse it: ${chosen.file.name} is no zip file.`, stops: true}]
+      return /\.zip$/i.test(chosen.file.name) && !chosen.kept ? [{words: `The server will refuse it: ${chosen.file.name} is no zip file.`, stops: true}]
         : [{words: "This is no zip: it is sent as it is, without a manifest or digests to check it by."}];
     }
     const {manifest, problems} = read;
@@ -98,7 +108,7 @@ export function imageForm(device, {send, onDone}) {
 
   function draw() {
     if (!chosen) {
-      fill(element, drop, error.element);
+      fill(element, drop, library.element, error.element);
       return;
     }
     const {file, read} = chosen;
@@ -118,21 +128,22 @@ export function imageForm(device, {send, onDone}) {
     ]), read && parts(manifest.parts), fit,
     h("details", {}, h("summary", {}, "How it is sent"), h("div", {class: "options"},
       field("Committed", commit), wait, field("Rolls back unless committed within, in seconds", timeout),
+      !chosen.kept && h("label", {class: "check"}, keep, " Keep the image in the firmware library"),
       h("label", {class: "check"}, force, " Send it even if the platform, the application or the build speaks against it"))),
     bar.element, error.element, h("div", {class: "actions"}, back, go)));
     drawFit();
   }
 
   async function submit() {
-    const query = {queue: 1, ...(force.checked && !chosen.read && {bare: 1}), commit: commit.value, commit_timeout: timeout.value.trim(), ...(force.checked && {force: 1}), ...(commit.value === "auto" && {commit_after: after.value.trim()})};
+    const query = {queue: 1, ...(force.checked && !chosen.read && {bare: 1}), ...(chosen.kept ? {firmware: chosen.kept.id} : keep.checked && {keep: 1}), commit: commit.value, commit_timeout: timeout.value.trim(), ...(force.checked && {force: 1}), ...(commit.value === "auto" && {commit_after: after.value.trim()})};
     if (!inRange(timeout, 0) || (commit.value === "auto" && !inRange(after, 1))) return;
     const controller = sending = new AbortController();
     const unguard = guard(() => true);
-    bar.element.hidden = false;
+    bar.element.hidden = chosen.kept !== null;
     bar.set(0, "to the server");
     const update = await act(go, error, async () => {
       try {
-        return await send(chosen.file, query, {signal: controller.signal, onProgress: (fraction) => bar.set(fraction, fraction < 1 ? `${Math.round(100 * fraction)} % to the server` : "being checked")});
+        return await send(chosen.kept ? null : chosen.file, query, {signal: controller.signal, onProgress: (fraction) => bar.set(fraction, fraction < 1 ? `${Math.round(100 * fraction)} % to the server` : "being checked")});
       } catch (problem) {
         if (controller.signal.aborted) throw new Error("stopped: nothing was sent to the device");
         throw problem;

@@ -32,7 +32,10 @@ export default function ota(device) {
   const now = h("section", {class: "card stack", "aria-label": "Update"}, h("header", {class: "section-head"}, h("h2", {}, "Update"), h("div", {class: "actions"}, end, cancel)), state, bar.element, error.element, picture.element, about);
   const history = h("div", {});
   const form = imageForm(device, {
-    send: (file, query, options) => upload(`${devicePath(device.id, "ota")}?${new URLSearchParams(query)}`, file, options),
+    send: (file, query, options) => {
+      const path = `${devicePath(device.id, "ota")}?${new URLSearchParams(query)}`;
+      return file === null ? post(path) : upload(path, file, options);
+    },
     onDone: (made) => {
       update = made;
       draw();

@@ -3,6 +3,7 @@
 import {ROOT, call, del, devicePath, post, put, upload} from "../../api.js";
 import {ask, copyButton, errorLine, open} from "../../dialog.js";
 import {bytes, field, fill, foreign, h, setText} from "../../dom.js";
+import {libraryChoice} from "../../firmware_choice.js";
 import {showJob, startJob} from "../../jobs.js";
 import {jsonEditor} from "../../json_editor.js";
 import * as live from "../../live.js";
@@ -132,6 +133,11 @@ export async function update(devices) {
   const offline = devices.filter(({id}) => !live.devices.get(id)?.online).length;
   const chosen = h("p", {class: "muted"}, "A firmware .zip of Mongoose OS");
   const file = h("input", {type: "file", required: true, autofocus: true, onchange: () => setText(chosen, file.files[0] ? bytes(file.files[0].size) : "")});
+  const fileField = field("Image", file);
+  const library = libraryChoice({onChange: (image) => {
+    fileField.hidden = chosen.hidden = image !== null;
+    file.required = image === null;
+  }});
   const commit = h("input", {type: "checkbox", checked: true, id: "bulk-commit"});
   const sure = await ask({
     title: `Update the firmware of ${these(devices.length)}`,
@@ -144,21 +150,23 @@ export async function update(devices) {
           draft.ids = devices.map(({id}) => id);
           event.target.closest("dialog").close();
         }}, "Make it a rollout"), ".")),
-      field("Image", file), chosen,
+      library.element, fileField, chosen,
       h("div", {class: "check-line"}, commit, h("label", {for: "bulk-commit"}, "Commit when a device is back online with the new firmware. Otherwise it goes back to the old one, unless you commit it by hand")),
     ],
     action: "Update",
     onConfirm: () => {},
   });
   if (!sure) return;
-  const [image] = file.files;
-  const query = new URLSearchParams({queue: 1, ...(commit.checked && {commit: "auto"})});
+  const kept = library.image();
+  const [image] = kept ? [kept] : file.files;
+  const query = new URLSearchParams({queue: 1, ...(kept && {firmware: kept.id}), ...(commit.checked && {commit: "auto"})});
   showJob(startJob({
     title: `Sending ${image.name} to ${these(devices.length)}`,
     devices,
     width: PARALLEL_DEVICES.update,
     run: async ({id}, {signal, onProgress}) => {
-      await upload(`${devicePath(id, "ota")}?${query}`, image, {signal, onProgress: (fraction) => onProgress(fraction, "sending")});
+      const path = `${devicePath(id, "ota")}?${query}`;
+      await (kept ? post(path, undefined, {signal}) : upload(path, image, {signal, onProgress: (fraction) => onProgress(fraction, "sending")}));
       return live.devices.get(id)?.online ? "handed over: the device's OTA tab shows how it goes on" : "waits until the device is online";
     },
   }));

@@ -8,6 +8,7 @@ const LIMIT_NAMES = {
   sessions: "Sessions",
   rollouts: "Rollouts",
   open_rollouts: "Open rollouts",
+  firmware: "Firmware library",
   image_bytes: "Images",
   uploads: "Uploads at a time",
   subscribers: "Notification sockets",

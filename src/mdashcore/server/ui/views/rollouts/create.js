@@ -1,9 +1,10 @@
 // A new rollout: its image, its devices, and its phases.
 
-import {upload} from "../../api.js";
+import {post, upload} from "../../api.js";
 import {act, errorLine, progress} from "../../dialog.js";
 import {bytes, field, fill, foreign, h, setText} from "../../dom.js";
 import {filterField} from "../../filter_field.js";
+import {imageWords, libraryChoice} from "../../firmware_choice.js";
 import * as live from "../../live.js";
 import {go, link} from "../../router.js";
 import {isZip, readFirmware} from "../../zip.js";
@@ -47,6 +48,16 @@ export default function create({query}) {
   const commit = box("Commit each device by itself once it stays healthy", true, "rollout-commit");
   const force = box("Send the image whatever platform, application and build a device reports", false, "rollout-force");
   const bare = box("It is a bare image, whatever it looks like", false, "rollout-bare");
+  const keep = box("Keep the image in the firmware library", false, "rollout-keep");
+  const fileField = field("Firmware (.zip of Mongoose OS, or a bare image)", file);
+  const library = libraryChoice({chosen: query.firmware, onChange: (image) => {
+    fileField.hidden = keep.element.hidden = image !== null;
+    file.required = image === null;
+    bare.element.hidden = !image?.bare;
+    bare.input.checked = false;
+    fill(about, image && foreign(imageWords(image)));
+    if (image === null) look();
+  }});
   const error = errorLine();
   const bar = progress("Upload");
   bar.element.hidden = bare.element.hidden = true;
@@ -135,10 +146,14 @@ export default function create({query}) {
   async function submit(event) {
     event.preventDefault();
     const made = await act(save, error, async () => {
-      const fields = {rollout: JSON.stringify(await asked())};
+      const wanted = await asked();
+      const kept = library.image();
+      const path = `/rollouts?${new URLSearchParams({...(bare.input.checked && {bare: 1}), ...(kept === null && keep.input.checked && {keep: 1})})}`;
+      if (kept !== null) return post(path, {...wanted, firmware: kept.id});
+      const fields = {rollout: JSON.stringify(wanted)};
       sending = new AbortController();
       bar.element.hidden = false;
-      return upload(bare.input.checked ? "/rollouts?bare=1" : "/rollouts", file.files[0], {fields, signal: sending.signal, onProgress: (fraction) => bar.set(fraction, fraction < 1 ? `${Math.round(100 * fraction)} %` : "being checked")});
+      return upload(path, file.files[0], {fields, signal: sending.signal, onProgress: (fraction) => bar.set(fraction, fraction < 1 ? `${Math.round(100 * fraction)} %` : "being checked")});
     });
     sending = null;
     bar.element.hidden = true;
@@ -153,7 +168,7 @@ export default function create({query}) {
     element: h("section", {class: "page stack narrow", "aria-label": "New rollout"},
       h("div", {}, h("a", {class: "back", href: "#/rollouts"}, "← Rollouts"), h("h1", {}, "New rollout")),
       h("form", {onsubmit: submit},
-        h("div", {class: "card stack"}, h("h2", {}, "Image"), field("Firmware (.zip of Mongoose OS, or a bare image)", file), about, bare.element, field("Name", name, "for people; the image's if empty")),
+        h("div", {class: "card stack"}, h("h2", {}, "Image"), library.element, fileField, about, bare.element, keep.element, field("Name", name, "for people; the image's if empty")),
         h("div", {class: "card stack"}, h("h2", {}, "Devices"), ids !== null && h("p", {}, `Of the ${devices(ids.size)} that you have selected.`),
           h("div", {class: "filter-field"}, field("Filter", filter.input, "words and terms as in the list of devices, all of which have to hold; empty for all"), filter.list), filter.error.element, found,
           h("p", {class: "hint"}, "The set of devices does not change after the start.")),
