@@ -411,9 +411,9 @@ def test_a_lost_race_is_not_the_users(tools, place):
 # Devices
 
 
-def row(*, fw_id=None, app=None, state=None, sha256=DIGEST):
+def row(*, fw_id=None, app=None, version=None, state=None, sha256=DIGEST):
     update = None if state is None else UpdateFacts("ota_a", state, 1.0, "", _UpdateImage(sha256))
-    return DeviceRow("lamp", "Lamp", build=ReportedBuild(app=app, fw_id=fw_id), update=update)
+    return DeviceRow("lamp", "Lamp", build=ReportedBuild(app=app, fw_id=fw_id, fw_version=version), update=update)
 
 
 @pytest.mark.parametrize(
@@ -424,6 +424,8 @@ def row(*, fw_id=None, app=None, state=None, sha256=DIGEST):
         (row(fw_id="b2"), ImageUse.RUNNING),
         (row(fw_id="b2", app="lamp"), ImageUse.RUNNING),
         (row(fw_id="b2", app="pump"), None),
+        (row(fw_id="b2", app="lamp", version="2.0"), ImageUse.RUNNING),
+        (row(fw_id="b2", app="lamp", version="2.1"), None),
         (row(fw_id="b1", state=UpdateState.TRANSFERRING), ImageUse.UPDATING),
         (row(fw_id="b2", state=UpdateState.UNCOMMITTED), ImageUse.UPDATING),
         (row(fw_id="b2", state=UpdateState.COMMITTED), ImageUse.RUNNING),

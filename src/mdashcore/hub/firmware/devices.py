@@ -15,7 +15,7 @@ import attrs
 from mdashcore.filters._parser import MAX_TERM
 from mdashcore.firmware_entry import FirmwareEntry
 from mdashcore.hub.fleet.overview import FAILED_STATES, ROWS_PER_PAUSE, build_term
-from mdashcore.hub.fleet.rows import DeviceRow
+from mdashcore.hub.fleet.rows import DeviceRow, ReportedBuild
 from mdashcore.hub.fleet.summaries import Summaries
 from mdashcore.hub.pausing import Pause, never_pause
 from mdashcore.ota import UPDATE_ENDS, UpdateImage, UpdateState
@@ -47,18 +47,24 @@ class FirmwareUse:
 def use_of(row: DeviceRow, image: UpdateImage) -> ImageUse | None:
     """Return what a device does with an image; `None` if it has nothing to do with it.
 
-    A device runs an image if it reports that build and application. The build of a bare image is not known: the device
-    runs that if its newest update has committed it.
+    A device runs an image if it reports that build, and no other version or application. The build of a bare image is
+    not known: the device runs that if its newest update has committed it.
     """
     update = row.update if row.update is not None and row.update.image.sha256 == image.sha256 else None
     if update is not None and update.state not in UPDATE_ENDS:
         return ImageUse.UPDATING
     if image.build_id is not None:
-        if row.build.fw_id == image.build_id and (image.app is None or row.build.app in (None, image.app)):
+        if row.build.fw_id == image.build_id and _may_be(row.build, image):
             return ImageUse.RUNNING
     elif update is not None and update.state in _INSTALLED:
         return ImageUse.RUNNING
     return ImageUse.FAILED if update is not None and update.state in FAILED_STATES else None
+
+
+def _may_be(build: ReportedBuild, image: UpdateImage) -> bool:
+    """Return whether nothing that a device reports beside its build id speaks against an image."""
+    pairs = ((build.fw_version, image.version), (build.app, image.app))
+    return all(None in pair or pair[0] == pair[1] for pair in pairs)
 
 
 class FirmwareDevices:

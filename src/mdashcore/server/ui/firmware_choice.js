@@ -4,7 +4,7 @@ import {get} from "./api.js";
 import {bytes, field, h} from "./dom.js";
 
 // "lamp 2.0 for esp32, 20 KB": an image of the library in words.
-export const imageWords = ({name, version, platform, size}) =>
+const imageWords = ({name, version, platform, size}) =>
   [[name, version].filter(Boolean).join(" "), platform && ` for ${platform}`, `, ${bytes(size)}`].filter(Boolean).join("");
 
 // libraryChoice({chosen, onChange(image or null)}): {element, image()}. `chosen` is the id of an image that is chosen

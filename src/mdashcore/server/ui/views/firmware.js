@@ -1,14 +1,15 @@
 // The firmware library: images that are kept for updates and rollouts, and how many devices run each.
 
 import {del, get} from "../api.js";
-import {ask, empty} from "../dialog.js";
+import {ask, empty, errorLine} from "../dialog.js";
 import {bytes, damagedTag, fill, foreign, h, setText, timeTag} from "../dom.js";
 import {freshList} from "../fresh_list.js";
 import * as live from "../live.js";
 import {link} from "../router.js";
 import {addImage} from "./firmware/add.js";
 import detail from "./firmware/detail.js";
-import {countTags} from "./firmware/parts.js";
+import {READ_PAUSE, changesUse, countTags} from "./firmware/parts.js";
+import {reader} from "./rollouts/follow.js";
 
 export default async function view(context) {
   if (context.id) return detail(context);
@@ -64,13 +65,15 @@ export default async function view(context) {
     return h("button", {type: "button", class: "primary", onclick: add}, label);
   }
 
-  const unsubscribe = live.onNotification(() => list.reload(), {name: "firmware.*"});
+  const following = reader(list.reload, errorLine(), READ_PAUSE); // the list shows its own errors
+  const unsubscribe = live.onNotification(({name}) => (name.startsWith("firmware.") || changesUse(name)) && following.again());
   return {
     title: "Firmware",
     element: h("section", {class: "page stack", "aria-label": "Firmware"},
       h("header", {class: "page-head flat"}, h("h1", {}, "Firmware"), h("p", {class: "muted hide-phone"}, "images for updates and rollouts"), h("div", {class: "tools"}, addButton("Add an image"))), list.element),
     destroy: () => {
       unsubscribe();
+      following.stop();
       list.destroy();
     },
   };

@@ -7,10 +7,10 @@ import * as live from "../../live.js";
 import {go, link} from "../../router.js";
 import {facts} from "../device/parts.js";
 import {reader} from "../rollouts/follow.js";
+import {READ_PAUSE, changesUse} from "./parts.js";
 
-const READ_PAUSE = 3000; // ms between two reads: an update tells of each of its states
 const SUGGESTED_DEVICES = 100; // ids that are offered while one is typed: more are no help
-const USES = [["running", "Run it"], ["updating", "Are being updated with it"], ["failed", "Have failed"]];
+const USES = [["running", "Running"], ["updating", "Updating"], ["failed", "Failed"]];
 
 export default async function detail({id}) {
   const path = `/firmware/${encodeURIComponent(id)}`;
@@ -93,7 +93,7 @@ export default async function detail({id}) {
   }, line, READ_PAUSE);
   await following.first();
   const stops = [following.stop, live.onState((state) => state === "live" && following.now()), live.onNotification((note) => {
-    if (note.name.startsWith("firmware.") ? note.id === id : note.name.startsWith("ota.") && note.name !== "ota.progress") following.again();
+    if (note.name.startsWith("firmware.") ? note.id === id : changesUse(note.name)) following.again();
   })];
   const button = (label, onclick, props = {}) => h("button", {type: "button", onclick, ...props}, label);
   return {

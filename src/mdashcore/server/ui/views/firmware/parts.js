@@ -2,10 +2,15 @@
 
 import {h} from "../../dom.js";
 
-const COUNTS = [["running", "good", "run it"], ["updating", "busy", "are being updated"], ["failed", "warn", "have failed"]];
+export const READ_PAUSE = 3000; // ms between two reads: an update tells of each of its states
+
+// Whether a notification may change which devices run an image.
+export const changesUse = (name) => name.startsWith("ota.") && name !== "ota.progress";
+
+const TONES = {running: "good", updating: "busy", failed: "warn"};
 
 // Returns the numbers of devices as tags; a dash for none.
 export function countTags(counts) {
-  const tags = COUNTS.filter(([use]) => counts?.[use]).map(([use, tone, words]) => h("span", {class: `tag ${tone}`}, `${counts[use].toLocaleString("en")} ${words}`));
+  const tags = Object.entries(counts ?? {}).filter(([, number]) => number > 0).map(([use, number]) => h("span", {class: `tag ${TONES[use]}`}, `${number.toLocaleString("en")} ${use}`));
   return tags.length ? tags : h("span", {class: "muted"}, "–");
 }

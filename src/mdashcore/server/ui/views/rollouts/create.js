@@ -4,7 +4,7 @@ import {post, upload} from "../../api.js";
 import {act, errorLine, progress} from "../../dialog.js";
 import {bytes, field, fill, foreign, h, setText} from "../../dom.js";
 import {filterField} from "../../filter_field.js";
-import {imageWords, libraryChoice} from "../../firmware_choice.js";
+import {libraryChoice} from "../../firmware_choice.js";
 import * as live from "../../live.js";
 import {go, link} from "../../router.js";
 import {isZip, readFirmware} from "../../zip.js";
@@ -55,7 +55,7 @@ export default function create({query}) {
     file.required = image === null;
     bare.element.hidden = !image?.bare;
     bare.input.checked = false;
-    fill(about, image && foreign(imageWords(image)));
+    fill(about);
     if (image === null) look();
   }});
   const error = errorLine();
