@@ -35,7 +35,7 @@ def image(size: int) -> bytes:
 
 
 async def fill(url: str, admin: tuple[str, str], *, image_size: int) -> Secrets:
-    """Make a user with a key, two devices, a shadow, an update that waits, and a rollout, on an empty server."""
+    """Make a user with a key, two devices, a shadow, updates that wait, a rollout and a library, on an empty server."""
     files = {"file": ("fw.zip", image(image_size))}
     rollout = {"rollout": (None, json.dumps({"name": "later", "filter": ["arch=esp32"], "approval": True}))}
     async with httpx.AsyncClient(base_url=f"{url}/api/v2", auth=admin, timeout=20) as root:
@@ -52,6 +52,9 @@ async def fill(url: str, admin: tuple[str, str], *, image_size: int) -> Secrets:
         await made("/devices/lamp/shadow", json={"state": {"reported": {"on": False, "ota": {"arch": "esp32"}}}})
         await made("/devices/lamp/ota?queue=1&force=1", files=files)
         await made("/rollouts", files=rollout | files)
+        kept = {"file": ("kept.zip", image(image_size + 1))}
+        id = (await made("/firmware?notes=kept", files=kept))["id"]
+        await made(f"/devices/meter/ota?queue=1&firmware={id}")
     return Secrets(key, token)
 
 
@@ -68,4 +71,4 @@ async def seen(url: str, admin: tuple[str, str], secrets: Secrets) -> dict[str, 
     return {"users": [(each["name"], each["admin"]) for each in users], **answers, "logs": logs}
 
 
-PATHS = ("/devices", "/devices/lamp/shadow", "/devices/lamp/ota", "/rollouts")
+PATHS = ("/devices", "/devices/lamp/shadow", "/devices/lamp/ota", "/rollouts", "/firmware")

@@ -36,7 +36,7 @@ def test_an_image_from_its_upload_to_its_end(open_page, person, fleet, image, ax
 
     page.evaluate("location.hash = '#/device/d1/ota'")
     id = person.http.get("/firmware").json()[0]["id"]
-    page.get_by_label("Image from").select_option(id)
+    page.get_by_label("Source").select_option(id)
     expect(page.get_by_text("It fits this device.")).to_be_visible()
     page.get_by_text("How it is sent").click()
     page.get_by_label("Rolls back unless committed").fill("0")
@@ -54,7 +54,7 @@ def test_an_image_from_its_upload_to_its_end(open_page, person, fleet, image, ax
     page.go_back()
 
     page.get_by_role("link", name="Roll it out").click()
-    expect(page.get_by_label("Image from")).to_have_value(id)
+    expect(page.get_by_label("Source")).to_have_value(id)
     expect(page.get_by_label("Firmware (.zip")).to_be_hidden()
     page.get_by_label("Wait for my approval").check()
     page.get_by_role("button", name="Start the rollout").click()

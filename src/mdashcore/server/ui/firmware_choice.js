@@ -12,7 +12,7 @@ const imageWords = ({name, version, platform, size}) =>
 export function libraryChoice({chosen = "", onChange}) {
   const images = new Map();
   const select = h("select", {name: "firmware", onchange: () => onChange(image())}, h("option", {value: ""}, "a file of this computer"));
-  const element = field("Image from", select);
+  const element = field("Source", select);
   const image = () => images.get(select.value) ?? null;
   element.hidden = true;
   get("/firmware").then((found) => {
