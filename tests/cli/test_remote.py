@@ -47,6 +47,9 @@ def test_devices(alice, mdash):
     out = mdash("devices", "list", "--sort", "-name", "--limit", "1", "--fields", "id,tags", "--json", env=alice).out
     assert json.loads(out) == [{"id": "d1", "tags": {}}]
     assert mdash("devices", "list", "--sort", "colour", env=alice).code == 1
+    assert mdash("devices", "list", "--count", env=alice).out.strip() == "1"
+    assert mdash("devices", "list", "--count", "--filter", "id=none", env=alice).out.strip() == "0"
+    assert mdash("devices", "list", "--count", "--limit", "1", env=alice).code == 2
     assert mdash("devices", "list", "--fields", "id", env=alice).code == 2
     assert mdash("fleet", env=alice).out.startswith("all\t1\t-\nonline\t0\tonline\n")
     assert json.loads(mdash("fleet", "--json", env=alice).out)["devices"]["all"] == 1

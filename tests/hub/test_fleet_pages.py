@@ -196,7 +196,8 @@ def test_pages_are_the_list_in_parts(tools, ordered):
             assert places == sorted(places, reverse=order.startswith("-"))
             found, after = [], None
             while True:
-                page = await fleet.page(limit, order, after)
+                page = await fleet.page(limit, order, after, with_total=after is None)
+                assert page.total == (len(whole) if after is None else None)
                 found += [row.id for row in page.rows]
                 after = page.next
                 assert len(page.rows) == limit or after is None
@@ -264,6 +265,8 @@ def test_a_filter_means_the_same_in_every_order(tools):
             for change in changes:
                 await fleet.change(change)
             by_id = [row.id for row in await fleet.rows("id", terms)]
+            for sort in ("id", order):
+                assert (await fleet.page(1, sort, terms=terms, with_total=True)).total == len(by_id)
             assert sorted(row.id for row in await fleet.rows(order, terms)) == by_id
             listed = [each.device.id async for each in fleet.hub.device_list.select("alice", parse(terms))]
             assert listed == by_id

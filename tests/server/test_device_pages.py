@@ -72,6 +72,19 @@ async def test_the_links_lead_through_the_list(fleet, sort, expected):
     assert "Link" not in everything.headers
 
 
+@pytest.mark.parametrize("sort", ["id", "name", "-fw_version"])
+@pytest.mark.parametrize(
+    ("terms", "total"),
+    [("", 5), ("&filter=fw_version=*", 3), ("&filter=shadow.reported.t>30", 0), ("&filter=id=d1", 1)],
+)
+async def test_a_page_says_how_many_there_are(fleet, sort, terms, total):
+    """If that is asked for: those that match, in all pages."""
+    response = await fleet.http.get(f"/devices?limit=2&sort={sort}{terms}&count=1")
+    assert (len(response.json()), response.headers["X-Total-Count"]) == (min(2, total), str(total))
+    assert "X-Total-Count" not in (await fleet.http.get(f"/devices?limit=2{terms}")).headers
+    assert (await fleet.http.get("/devices?count=1")).status_code == 400
+
+
 async def test_a_link_keeps_what_was_asked_for(fleet, anyone):
     """Filters, fields and order; not the key, which stands in the log of no proxy because of it."""
     key = (await fleet.http.post("/keys", json={"name": "k"})).json()["key"]

@@ -88,6 +88,18 @@ class Remote:
         with self.reaching():
             return trio.run(send)
 
+    def count_devices(self, terms: Sequence[str]) -> int:
+        """Return the number of devices for which every term of a filter holds."""
+        import trio
+
+        async def read() -> int:
+            async with self.client() as client:
+                page = await client.devices_page(*terms, limit=1, fields=["id"], count=True)
+                return page.total or 0
+
+        with self.reaching():
+            return trio.run(read)
+
     def devices(
         self,
         terms: Sequence[str],

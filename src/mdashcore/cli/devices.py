@@ -34,6 +34,7 @@ def devices() -> None:
         "mdash devices list --filter 'tag.site=berlin' --filter 'last_seen>1h'",
         "mdash devices list --sort last_seen --limit 20",
         "mdash devices list --fields id,fw_version --json",
+        "mdash devices list --filter 'fw_version<1.4' --count",
     ),
 )
 @click.option("--filter", "terms", type=TERM, multiple=True, help="Only devices for which this holds; repeatable.")
@@ -45,10 +46,18 @@ def devices() -> None:
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first devices of the list.  [default: all]")
 @click.option("--fields", help="With --json: the members of each device, separated by commas.  [default: all]")
+@click.option("--count", is_flag=True, help="Show only how many devices there are.")
 @json_option
 @remote_options()
 def list_devices(
-    remote: Remote, *, terms: tuple[str, ...], sort: str, limit: int | None, fields: str | None, as_json: bool
+    remote: Remote,
+    *,
+    terms: tuple[str, ...],
+    sort: str,
+    limit: int | None,
+    fields: str | None,
+    count: bool,
+    as_json: bool,
 ) -> None:
     """List your devices. They are read a page at a time, for any number of them.
 
@@ -59,6 +68,12 @@ def list_devices(
     shadow.reported.stats.ram_free. VALUE may be several with | between them; =* asks whether there is one; ! in front
     means not. Ages are written as in last_seen>1h.
     """
+    if count:
+        if limit is not None or fields is not None:
+            raise click.UsageError("--count shows no devices: it goes without --limit and --fields")
+        number = remote.count_devices(terms)
+        show_json(number) if as_json else click.echo(number)
+        return
     if as_json:
         show_json(remote.devices(terms, sort=sort, limit=limit, fields=None if fields is None else fields.split(",")))
         return

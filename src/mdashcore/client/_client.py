@@ -157,6 +157,7 @@ class Client:
         after: str | None = None,
         sort: str | None = None,
         fields: Sequence[str] | None = None,
+        count: bool = False,
     ) -> DevicesPage:
         """Return a part of the list of devices.
 
@@ -167,8 +168,9 @@ class Client:
             sort: ``id``, ``name``, ``online``, ``last_seen`` or ``fw_version``, with ``-`` before it for the reverse.
             fields: the members that the devices have: those of a device, and ``app``, ``arch``, ``fw_id``,
                 ``fw_version`` and ``is_committed``. By default those of a device.
+            count: whether all devices that match are counted (`DevicesPage.total`).
         """
-        return await read_page(self._http, terms, limit=limit, after=after, sort=sort, fields=fields)
+        return await read_page(self._http, terms, limit=limit, after=after, sort=sort, fields=fields, count=count)
 
     async def fleet(self) -> FleetDocument:
         """Return the figures of the account's devices: presence, builds, updates, rollouts, and what needs a look."""

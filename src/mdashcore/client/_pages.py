@@ -27,6 +27,8 @@ class DevicesPage:
     """Devices, or the members of them that were asked for."""
     next: str | None
     """The cursor for the next page; `None` at the end of the list."""
+    total: int | None = None
+    """The number of devices in all pages, if they were to be counted."""
 
 
 async def read_page(
@@ -37,14 +39,18 @@ async def read_page(
     after: str | None = None,
     sort: str | None = None,
     fields: Sequence[str] | None = None,
+    count: bool = False,
 ) -> DevicesPage:
     """Read a page. See `Client.devices_page`."""
     given = {"after": after, "sort": sort, "fields": None if fields is None else ",".join(fields)}
+    given["count"] = "1" if count else None
     query: dict[str, str | Sequence[str]] = {name: value for name, value in given.items() if value is not None}
     answer = await http.request("GET", "devices", query={**query, "limit": str(limit), "filter": list(terms)})
     link = _NEXT.search(answer.headers.get("Link", ""))
     cursors = parse_qs(link[1]).get("after", []) if link else []
-    return DevicesPage(cast(list[DevicePart], _json.decode(answer.content)), cursors[0] if cursors else None)
+    total = answer.headers.get("X-Total-Count")
+    devices = cast(list[DevicePart], _json.decode(answer.content))
+    return DevicesPage(devices, cursors[0] if cursors else None, None if total is None else int(total))
 
 
 async def all_devices(

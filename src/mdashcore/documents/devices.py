@@ -211,6 +211,12 @@ class DevicesQuery(TypedDict, total=False):
             pattern="^-?(id|name|online|last_seen|fw_version)$",
         ),
     ]
+    count: Annotated[
+        int,
+        member(
+            "1 counts all devices of the list: the header `X-Total-Count` of a page has their number", 0, ge=0, le=1
+        ),
+    ]
     fields: Annotated[
         str,
         member(

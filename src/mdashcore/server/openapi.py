@@ -143,8 +143,12 @@ def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
             each["headers"] = {"ETag": {"description": "the version", "schema": {"type": "string"}}}
     if endpoint.is_paged:
         words = 'the address of the next page, with `rel="next"` (RFC 8288); missing at the end of the list'
+        total = "the number of devices in all pages, with `count=1`"
         for each in answers.values():
-            each["headers"] = {"Link": {"description": words, "schema": {"type": "string"}}}
+            each["headers"] = {
+                "Link": {"description": words, "schema": {"type": "string"}},
+                "X-Total-Count": {"description": total, "schema": {"type": "integer"}},
+            }
     refused = {
         str(status): {"$ref": f"#/components/responses/{_response_name(status)}"} for status in errors_of(endpoint)
     }

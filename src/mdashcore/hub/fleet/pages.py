@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from math import inf
 from operator import itemgetter
 from typing import Final
 
@@ -55,6 +56,8 @@ class Page:
     rows: list[DeviceRow]
     next: str | None
     """The cursor for the next part; `None` at the end of the list."""
+    total: int | None = None
+    """The number of devices in all parts, if it was asked for."""
     run_after: str | None = None
     """The id behind which its devices are all those of the account; `None` if others may be between them."""
 
@@ -88,6 +91,7 @@ class DevicePages:
         order: Order = BY_ID,
         after: str | None = None,
         with_builds: bool = True,
+        with_total: bool = False,
         pause: Pause = never_pause,
     ) -> Page:
         """Return the first devices that a selection matches, or the first ones behind a cursor.
@@ -96,6 +100,7 @@ class DevicePages:
             limit: the maximum number of devices, at least 1.
             after: a cursor of an earlier page in the same order.
             with_builds: whether the rows have the reported build. `with_shadows` finds it with the shadow.
+            with_total: whether all devices that match are counted.
             pause: awaited between two small pieces of work.
 
         Raises:
@@ -104,15 +109,14 @@ class DevicePages:
             StorageError: the store fails.
         """
         place = None if after is None else order.after(after)
+        total: int | None = None
         if order == BY_ID:
             found = await self._first_by_id(account, selection, limit + 1, place, pause)
+            if with_total:
+                total = await self._count(account, selection, pause)
         else:
-            if reads_only_rows(selection):
-                batches = self._matching_rows(account, selection, pause)
-            else:
-                batches = self._scanned(account, selection, pause)
-            async with aclosing(batches):
-                found = await _first(batches, order, place, limit + 1)
+            async with aclosing(self._matching(account, selection, pause)) as batches:
+                found, total = await _first(batches, order, place, limit + 1)
         page = found[:limit]
         if with_builds and order == BY_ID and not selection.reads_shadows:
             for row in page:
@@ -121,6 +125,7 @@ class DevicePages:
         return Page(
             page,
             order.cursor(page[-1]) if len(found) > limit else None,
+            total if with_total else None,
             ("" if place is None else place[1]) if is_run else None,
         )
 
@@ -159,25 +164,27 @@ class DevicePages:
         present = (await self._usage.of(account)).devices
         if present <= MAX_WHOLE:
             return
-        if selection.terms and await self._count(account, selection, pause) <= MAX_WHOLE:
+        if selection.terms and await self._count(account, selection, pause, most=MAX_WHOLE) <= MAX_WHOLE:
             return
         raise TooLarge(
             f"the list has more than {MAX_WHOLE} devices: ask for a page of it with limit, such as ?limit=1000"
         )
 
-    async def _count(self, account: str, selection: Selection, pause: Pause) -> int:
-        """Count the devices that a selection matches, up to one more than `MAX_WHOLE`."""
+    async def _count(self, account: str, selection: Selection, pause: Pause, *, most: float = inf) -> int:
+        """Count the devices that a selection matches. More than `most` are not counted to the end."""
         number = 0
-        if reads_only_rows(selection):
-            batches = self._matching_rows(account, selection, pause)
-        else:
-            batches = self._scanned(account, selection, pause)
-        async with aclosing(batches):
+        async with aclosing(self._matching(account, selection, pause)) as batches:
             async for batch in batches:
                 number += len(batch)
-                if number > MAX_WHOLE:
+                if number > most:
                     break
         return number
+
+    def _matching(self, account: str, selection: Selection, pause: Pause) -> AsyncGenerator[Sequence[DeviceRow], None]:
+        """Yield the rows that a selection matches, some at a time, in any order."""
+        if reads_only_rows(selection):
+            return self._matching_rows(account, selection, pause)
+        return self._scanned(account, selection, pause)
 
     async def _first_by_id(
         self,
@@ -206,11 +213,11 @@ class DevicePages:
         for start in range(0, len(rows), ROW_BATCH):
             batch = rows[start : start + ROW_BATCH]
             if selection.terms:
-                batch = await self._matching(account, selection, batch, now, pause)
+                batch = await self._filtered(account, selection, batch, now, pause)
             yield batch
             await pause()
 
-    async def _matching(
+    async def _filtered(
         self, account: str, selection: Selection, rows: Sequence[DeviceRow], now: float, pause: Pause
     ) -> list[DeviceRow]:
         matching = []
@@ -260,12 +267,14 @@ class DevicePages:
 
 async def _first(
     batches: AsyncGenerator[Sequence[DeviceRow], None], order: Order, after: Place | None, number: int
-) -> list[DeviceRow]:
-    """Return the rows that stand first behind a place, sorted."""
+) -> tuple[list[DeviceRow], int]:
+    """Return the rows that stand first behind a place, sorted, and the number of all rows."""
+    total = 0
     take = heapq.nlargest if order.is_descending else heapq.nsmallest
     best: list[tuple[Place, DeviceRow]] = []
     last: Place | None = None  # of the best: no device behind it is wanted
     async for batch in batches:
+        total += len(batch)
         for row in batch:
             place = order.place_of(row)
             if after is not None and not order.is_before(after, place):
@@ -275,4 +284,4 @@ async def _first(
         if len(best) > number + ROW_BATCH:
             best = take(number, best, key=itemgetter(0))
             last = best[-1][0]
-    return [row for _, row in take(number, best, key=itemgetter(0))]
+    return [row for _, row in take(number, best, key=itemgetter(0))], total

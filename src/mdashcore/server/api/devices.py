@@ -69,7 +69,8 @@ async def list_devices() -> Response:
     """List the account's devices by id; with ``?filter=`` only those that match every term.
 
     With ``?limit=`` the answer is a page. The header ``Link`` has the address of the next one (RFC 8288), if there is
-    one. Without it the answer has all devices, or the error 413 if these are more than 10 000.
+    one, and with ``?count=1`` the header ``X-Total-Count`` has the number of devices in all pages. Without ``limit``
+    the answer has all devices, or the error 413 if these are more than 10 000.
     """
     account, pace = principal().account, Pace(principal().account)
     wanted = selection.parse(await service().hub.saved_filters.resolve(account, request.args.getlist("filter")))
@@ -79,10 +80,15 @@ async def list_devices() -> Response:
     if after is not None:
         order.after(after)  # a wrong one is an error, whatever else is wrong
     limit = whole_number("limit", 1, MAX_DEVICES_PAGE)
-    listing = _Listing(service(), account, wanted, fields, order, after, limit, pace)
+    is_counted = whole_number("count", 0, 1) == 1
+    if is_counted and limit is None:
+        raise InvalidInput("count belongs to a page: it needs limit")
+    listing = _Listing(service(), account, wanted, fields, order, after, limit, is_counted, pace)
     response = await send_list(listing.encoded(), pace, compress=not fields.with_shadow)
     if listing.next is not None:
         response.headers["Link"] = f'<?{_next_query(listing.next)}>; rel="next"'
+    if listing.total is not None:
+        response.headers["X-Total-Count"] = str(listing.total)
     return response
 
 
@@ -97,9 +103,12 @@ class _Listing:
     _order: Order
     _after: str | None
     _limit: int | None
+    _is_counted: bool
     _pace: Pace
     next: str | None = None
     """The cursor for the next page, once the first device was encoded."""
+    total: int | None = None
+    """The number of devices in all pages, once the first device was encoded, if they are counted."""
 
     async def encoded(self) -> AsyncGenerator[bytes, None]:
         """Yield each device as JSON. All reading is done in here: it counts as one of the account's lists."""
@@ -124,9 +133,10 @@ class _Listing:
             order=self._order,
             after=self._after,
             with_builds=self._fields.with_build and not self._fields.with_shadow,
+            with_total=self._is_counted,
             pause=pace,
         )
-        self.next = page.next
+        self.next, self.total = page.next, page.total
         if not self._fields.with_shadow:
             for row in page.rows:
                 yield PageDevice(row)

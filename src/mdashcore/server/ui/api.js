@@ -42,13 +42,20 @@ export async function request(method, path, {body, query, signal} = {}) {
   return (await ask(path, query, init, signal)).value;
 }
 
-// getPage("/devices", {limit: 1000}): a page of a list, and the query of the next one: {value: […], next: {…} or null}.
+// getPage("/devices", {limit: 1000, count: 1}): a page of a list, the query of the next one, and the number of devices
+// in all pages if they are counted: {value: […], next: {…} or null, total}.
 export async function getPage(path, query, options = {}) {
   const limit = AbortSignal.timeout(ANSWER_TIMEOUT);
   const signal = options.signal ? AbortSignal.any([options.signal, limit]) : limit;
-  const {value, link} = await ask(path, query, {headers: {...PAGE_HEADERS}, signal}, options.signal);
+  const {value, link, total} = await ask(path, query, {headers: {...PAGE_HEADERS}, signal}, options.signal);
   const found = /<[^>]*\?([^>]*)>;\s*rel="?next"?/.exec(link ?? "");
-  return {value, next: found ? Object.fromEntries(new URLSearchParams(found[1])) : null};
+  return {value, next: found ? queryOf(found[1]) : null, total: total === null ? null : Number(total)};
+}
+
+// Returns a query as an object; a parameter that is given several times as an array.
+function queryOf(text) {
+  const found = new URLSearchParams(text);
+  return Object.fromEntries([...new Set(found.keys())].map((name) => [name, name === "filter" ? found.getAll(name) : found.get(name)]));
 }
 
 async function ask(path, query, init, signal) {
@@ -60,7 +67,7 @@ async function ask(path, query, init, signal) {
     if (signal?.aborted) throw error;
     throw new ApiError(0, 0, error.name === "TimeoutError" ? "the server did not answer in time" : "the server cannot be reached");
   }
-  return {value: settle(response.status, text, response.headers.get("Retry-After"), path), link: response.headers.get("Link")};
+  return {value: settle(response.status, text, response.headers.get("Retry-After"), path), link: response.headers.get("Link"), total: response.headers.get("X-Total-Count")};
 }
 
 export const get = (path, query, options) => request("GET", path, {query, ...options});

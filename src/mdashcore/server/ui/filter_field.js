@@ -3,7 +3,6 @@
 import {errorLine} from "./dialog.js";
 import {fill, foreign, h, uniqueId} from "./dom.js";
 import {matcher, parseFilter, valuesOf} from "./filter.js";
-import {findIds, needsShadow} from "./light.js";
 import * as live from "./live.js";
 
 const TYPING_PAUSE = 120; // ms without a key before the server is asked: shorter than between words
@@ -14,9 +13,8 @@ const MAX_SUGGESTED = 60; // characters of a value that is suggested
 // filterField({label, value, placeholder, saved() → names, onFilter(filter)}):
 // {element: input and list, input, list, error, set(text), refresh(), filter(), destroy()}
 //
-// onFilter is called with {text, terms, matches(device), about} for each filter that is understood; after one that is not,
-// `error` says why, and the last one stays. If a filter reads what the page does not have of a large fleet, the server is
-// asked. Until it has answered, `matches` is null. `about` says so, and later when that was. filter() is a Promise of the filter as it is written now, or of an Error.
+// onFilter is called with {text, terms, matches(device)} for each filter that is understood; after one that is not,
+// `error` says why, and the last one stays. filter() is a Promise of the filter as it is written now, or of an Error.
 export function filterField({label, value = "", placeholder, type = "search", saved = () => [], onFilter}) {
   const error = errorLine();
   const list = h("ul", {role: "listbox", class: "suggestions", id: uniqueId("suggestions"), "aria-label": "Suggestions", hidden: true});
@@ -27,9 +25,6 @@ export function filterField({label, value = "", placeholder, type = "search", sa
   let suggested = []; // [{text, shown}]
   let chosen = -1;
   let unsaid = null; // an error that is said once the suggestions are closed
-  let applied = null; // {text, terms}: the filter of the last call of onFilter
-  let asking = null; // what the server is asked for it, an AbortController
-  let isAsked = false; // whether the server is or was asked for it
 
   function later(typing) {
     clearTimeout(timer);
@@ -70,34 +65,8 @@ export function filterField({label, value = "", placeholder, type = "search", sa
     if (found.error !== null) return wrong(new Error(found.error));
     error.clear();
     input.removeAttribute("aria-invalid");
-    return apply({text, terms: found.terms});
+    return onFilter({text, terms: found.terms, matches: matcher(found.terms)});
   }
-
-  async function apply(filter) {
-    asking?.abort();
-    applied = filter;
-    const test = matcher(filter.terms);
-    isAsked = live.isLarge() && needsShadow(filter.terms);
-    if (!isAsked) return onFilter({...filter, matches: test, about: ""});
-    const mine = asking = new AbortController();
-    onFilter({...filter, matches: null, about: "The server searches all shadows…"});
-    try {
-      const ids = await findIds(filter.terms, {signal: mine.signal});
-      if (mine.signal.aborted) return undefined;
-      const matches = (device, now) => (device.light ? ids.has(device.id) : test(device, now));
-      return onFilter({...filter, matches, about: `as found at ${new Date().toLocaleTimeString()}`});
-    } catch (problem) {
-      if (mine.signal.aborted) return undefined;
-      wrong(problem);
-      return onFilter({...filter, matches: null, about: "The server could not search the shadows"});
-    }
-  }
-
-  // This listens before the view does, which then finds no `matches` for devices that have lost their shadows.
-  const unsubscribe = live.onDevices((ids) => {
-    if (ids !== null || applied === null || !needsShadow(applied.terms)) return;
-    if (isAsked !== live.isLarge() || (isAsked && !live.isPartial())) apply(applied);
-  });
 
   function wrong(problem) {
     error.show(problem);
@@ -173,10 +142,8 @@ export function filterField({label, value = "", placeholder, type = "search", sa
       return {text: input.value, terms: found.terms};
     },
     destroy: () => {
-      unsubscribe();
       clearTimeout(timer);
       controller?.abort();
-      asking?.abort();
     },
   };
 }

@@ -1,11 +1,13 @@
-// Light devices: those of a large fleet, of which the page has no shadow but the build in it.
+// Light devices: those that were read as rows of a list, of which the page has no shadow but the build in it.
 
 import {getPage} from "./api.js";
+
+const LARGEST_PAGE = 1000; // devices in one answer: the server gives no more
 
 const BUILD_FIELDS = ["app", "arch", "fw_id", "fw_version", "is_committed"];
 const MEMBERS = ["id", "name", "online", "since", "last_seen", "created_at", "tags", "delta_limit", ...BUILD_FIELDS];
 
-export const LIGHT_PAGE = {limit: 1000, fields: MEMBERS.join()};
+export const LIGHT_FIELDS = MEMBERS.join();
 
 // Returns the device of a row with these members.
 export function lightDevice(row) {
@@ -23,14 +25,16 @@ export const needsShadow = (terms) => terms.some(({field, path}) => field === "s
 
 const isOfBuild = ([section, part, name, ...more]) => section === "reported" && part === "ota" && BUILD_FIELDS.includes(name) && more.length === 0;
 
-// Asks the server which devices match all terms. Returns their ids.
-export async function findIds(terms, {signal} = {}) {
-  const query = {filter: terms.map(({text}) => text), fields: "id", limit: 1000};
-  const ids = new Set();
-  for (let next = query; next; ) {
-    const page = await getPage("/devices", next, {signal});
-    for (const {id} of page.value) ids.add(id);
-    next = page.next && {...query, after: page.next.after};
+// countDevices(["online"]): the number of devices that match.
+export const countDevices = async (filter, options) => (await getPage("/devices", {filter, limit: 1, fields: "id", count: 1}, options)).total;
+
+// findDevices(["online"]): {id, name, online} of each device that matches, by id.
+export async function findDevices(filter, options) {
+  const found = [];
+  for (let query = {filter, limit: LARGEST_PAGE, fields: "id,name,online"}; query; ) {
+    const page = await getPage("/devices", query, options);
+    found.push(...page.value);
+    query = page.next;
   }
-  return ids;
+  return found;
 }

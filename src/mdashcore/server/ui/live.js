@@ -1,11 +1,13 @@
 // The only module that keeps live state: the device table, and the stream of notifications.
 //
-// First the server is asked where the log of notifications ends. The socket begins there, and then the devices are
-// read, so that nothing is missed between the two. After a lost connection the stream continues at the next offset. If
-// notifications were missed all the same, the devices are read again.
+// First the server is asked where the log of notifications ends. The socket begins there, and the devices are read from
+// then on, so that nothing is missed between the two. After a lost connection the stream continues at the next offset.
+// If notifications were missed all the same, the devices are read again.
+//
+// The table has all devices of a fleet of up to `WHOLE_FLEET`. Of a larger one it has those that a view has asked for.
 
 import {LOG_END, ROOT, devicePath, get, getPage, post} from "./api.js";
-import {LIGHT_PAGE, lightDevice} from "./light.js";
+import {LIGHT_FIELDS, lightDevice} from "./light.js";
 import {follow, isObject, merge} from "./merge.js";
 
 export {difference, isObject, merge, same} from "./merge.js";
@@ -17,8 +19,9 @@ const CHECK_INTERVAL = 60_000; // ms of silence before the server is checked: tw
 const SOCKET_GRACE = 5000; // ms for stored notifications to come by the socket too: far longer than usual
 const REPORT_INTERVAL = 100; // ms in which changes are reported together: ten repaints a second are enough
 const MAX_REMEMBERED = 20_000; // notifications remembered during a read: beyond, another read costs less
-const FIRST_PAGE = {limit: 100}; // more rows than a screen has
-const PAGES_INTERVAL = 1000; // ms between two repaints of a list that is still being read: each sorts all of it
+const WHOLE_FLEET = 2000; // devices: 4 MB with shadows of 2 KB, which are sorted and filtered in milliseconds
+const FIRST_PAGE = {limit: 100, count: 1}; // all devices of most fleets in one answer
+const WHOLE_PAGE = 500; // devices in each further answer: a fifth of a second of the server's time
 const RAM_POINTS = 60; // per device, for a sparkline
 const NO_SOCKET = "the server answers, but no WebSocket to it opens; a proxy on the way has to pass on the headers Upgrade, Connection and Host";
 
@@ -27,6 +30,7 @@ export const devices = new Map(); // id → device as the API gives it, and ram:
 let socket = null;
 let running = false;
 let state = "stopped"; // "connecting" (for the first time), "live", "reconnecting", "stopped"
+let wasLive = false;
 let trouble = ""; // why the last try to connect has failed, for people; empty while none has
 let user = null; // the user of the session
 let cursor = null; // offset of the newest notification received
@@ -70,8 +74,17 @@ export function onNotification(listener, {id, name} = {}) {
 export const onDevices = changed.listen;
 
 // onDevice("lamp", (device) => …): the device after each change, undefined once it is gone.
-export const onDevice = (id, listener) =>
-  changed.listen((ids) => (ids === null || ids.has(id)) && listener(devices.get(id)));
+export function onDevice(id, listener) {
+  const mine = {id};
+  watched.add(mine);
+  const end = changed.listen((ids) => (ids === null || ids.has(id)) && listener(devices.get(id)));
+  return () => {
+    watched.delete(mine);
+    end();
+  };
+}
+const watched = new Set(); // {id}: one for each listener of a device
+const isWatched = (id) => [...watched].some((each) => each.id === id);
 
 // onState((state, trouble) => …): trouble says why the last try to connect has failed, "" while none has.
 export const onState = stateChanged.listen;
@@ -81,13 +94,13 @@ export const connectionState = () => state;
 export const isLoaded = () => loaded;
 let loaded = false;
 
-// Whether the fleet is too large for one answer: then devices may be light, see light.js.
-export const isLarge = () => large;
+// Whether the table has all devices, with their shadows. If not, views ask the server for rows.
+export const isWhole = () => loaded && !large;
 let large = false;
 
-// Whether a large fleet is still being read: then the table has a part of it.
-export const isPartial = () => partial;
-let partial = false;
+// The number of all devices; null while it is not known.
+export const size = () => (isWhole() ? devices.size : counted);
+let counted = null;
 
 export function start({onLoggedOut}) {
   loggedOut = onLoggedOut;
@@ -97,9 +110,10 @@ export function start({onLoggedOut}) {
 
 export function stop() {
   running = false;
-  loaded = large = partial = false;
-  cursor = user = null;
+  loaded = large = wasLive = false;
+  cursor = user = counted = null;
   hole = {};
+  holdReaders();
   wait = FIRST_WAIT;
   generation += 1;
   clearTimeout(timer);
@@ -122,7 +136,7 @@ function setState(next, why = "") {
 // Opens the socket if the server answers and the session still belongs to the same user.
 async function again() {
   const mine = ++generation;
-  setState(loaded ? "reconnecting" : "connecting", trouble);
+  setState(wasLive ? "reconnecting" : "connecting", trouble);
   try {
     const found = await probe();
     if (mine !== generation || !isOurs(found.user)) return;
@@ -130,6 +144,7 @@ async function again() {
       cursor = found.end;
       hole = {};
     }
+    wakeReaders();
     connect(mine);
   } catch (error) {
     if (mine === generation) lost(inWords(error));
@@ -158,14 +173,16 @@ function connect(mine) {
   socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${ROOT}/api/v2/notify?start=${cursor + 1}`);
   timer = setTimeout(lost, SHORT_TIMEOUT, NO_SOCKET);
   let opened = false;
+  const reading = hole ? readAll().catch((error) => mine === generation && lost(inWords(error))) : null;
   socket.addEventListener("open", async () => {
     if (mine !== generation) return;
     opened = true;
     clearTimeout(timer);
     lastSign = performance.now();
-    if (hole) await readAll().catch((error) => mine === generation && lost(inWords(error)));
+    await reading;
     if (mine !== generation) return;
     wait = FIRST_WAIT;
+    wasLive = true;
     setState("live");
   });
   socket.addEventListener("message", (event) => {
@@ -182,7 +199,7 @@ function lost(why = "") {
   generation += 1;
   socket?.close();
   socket = null;
-  setState(loaded ? "reconnecting" : "connecting", why);
+  setState(wasLive ? "reconnecting" : "connecting", why);
   clearTimeout(timer);
   timer = setTimeout(again, wait * (0.75 + Math.random() / 2)); // browsers must not reconnect all at the same time
   wait = Math.min(2 * wait, LONGEST_WAIT);
@@ -253,56 +270,60 @@ export async function refresh(id) {
 
 async function readAll() {
   const mine = hole;
-  const gone = new Set(devices.keys());
+  const left = new Set(devices.keys()); // those that are not read again
   const write = (list) => {
     for (const device of list) {
-      gone.delete(device.id);
+      left.delete(device.id);
       put(device);
     }
   };
-  const end = () => {
-    for (const id of gone) devices.delete(id);
-    loaded = true;
-    if (hole === mine) hole = null; // else notifications were missed since
-  };
-  let counted;
-  try {
-    counted = await snapshot(() => get("/devices"), (list) => {
-      write(list);
-      end();
-      large = partial = false;
-    });
-  } catch (error) {
-    if (error.status !== 413) throw error; // a fleet that is too large for one answer
-    large = partial = true; // until all was read, whatever fails meanwhile
-    counted = await readPages(write);
-    if (counted) {
-      end();
-      partial = false;
-    }
+  let total = null;
+  for (let query = FIRST_PAGE; query; ) {
+    let page;
+    const used = await snapshot(async () => {
+      page = await getPage("/devices", query).catch((error) => (error.status === 413 ? {value: [], next: null, total: Infinity} : Promise.reject(error)));
+      return page.value;
+    }, write);
+    if (!used) return;
+    total ??= page.total ?? page.value.length;
+    query = total > WHOLE_FLEET ? null : page.next && {limit: WHOLE_PAGE, after: page.next.after};
   }
-  if (counted) changed.tell(null);
+  const wasLoaded = loaded;
+  large = total > WHOLE_FLEET;
+  counted = Number.isFinite(total) ? total : null;
+  if (large && wasLoaded) await forgetMissed(left);
+  else if (!large) for (const id of left) devices.delete(id);
+  loaded = true;
+  if (hole === mine) hole = null; // else notifications were missed since
+  changed.tell(null);
 }
 
-// Reads a large fleet: the first devices whole, then the others without their shadows. What was read is shown meanwhile.
-async function readPages(write) {
-  let page = {next: FIRST_PAGE};
-  let shown = -Infinity;
-  while (page.next) {
-    const query = page.next;
-    const used = await snapshot(async () => {
-      page = await getPage("/devices", query);
-      return query === FIRST_PAGE ? page.value : page.value.map(lightDevice);
-    }, write);
-    if (!used) return false;
-    if (query === FIRST_PAGE && page.next) page.next = {...LIGHT_PAGE, after: page.next.after};
-    loaded = true;
-    if (performance.now() - shown < PAGES_INTERVAL) continue;
-    changed.tell(null);
-    shown = performance.now();
-  }
-  return true;
+// Notifications about these devices of a large fleet were missed. Views ask for their rows anew.
+async function forgetMissed(ids) {
+  for (const id of ids) if (!isWatched(id)) devices.delete(id);
+  for (const {id} of [...watched]) await refresh(id);
 }
+
+// readRows({sort: "-name", filter: ["online"], limit: 100, count: 1}): devices as the server sorts and filters them, and
+// as in getPage the next query and the number of all that match: {devices, next, total}; null after a logout. They are
+// live from then on.
+export async function readRows(query, options) {
+  await anchored;
+  let page;
+  const used = await snapshot(async () => {
+    page = await getPage("/devices", {...query, fields: LIGHT_FIELDS}, options);
+    return page.value.map(lightDevice);
+  }, (list) => list.forEach(put));
+  if (used && page.total !== null && !query.filter?.length) counted = page.total;
+  return used ? {devices: page.value.map(({id}) => devices.get(id)).filter(Boolean), next: page.next, total: page.total} : null;
+}
+
+// Resolved once the offset is known from which on notifications are received.
+let anchored, wakeReaders;
+function holdReaders() {
+  anchored = new Promise((done) => { wakeReaders = done; });
+}
+holdReaders();
 
 // After a failed read, data is missing until all devices are read again.
 function failed() {
@@ -332,6 +353,7 @@ function take(note) {
   }
   const listening = [...reads].filter(({id}) => id === undefined || id === note.id);
   for (const {told} of listening) told.push(note);
+  if (counted !== null) counted += {created: 1, deleted: -1}[note.name] ?? 0;
   apply(note);
   notified.tell(note);
   if (listening.some(({told}) => told.length > MAX_REMEMBERED)) failed();
@@ -341,7 +363,7 @@ function apply(note) {
   const device = devices.get(note.id);
   const time = new Date(note.time * 1000).toISOString();
   if (note.name === "created") {
-    reread(note.id);
+    if (!large || isWatched(note.id)) reread(note.id);
   } else if (note.name === "deleted") {
     devices.delete(note.id);
     mark(note.id);
@@ -391,10 +413,7 @@ function put(device) {
   const known = devices.get(device.id);
   device.ram = known?.ram ?? [];
   device.light ??= false;
-  if (known && !known.light && device.light) { // its shadow is shown somewhere
-    device = {...device, shadow: known.shadow, light: false};
-    reread(device.id);
-  }
+  if (known && !known.light && device.light) device = {...device, shadow: known.shadow, light: false};
   const kept = known ? Object.assign(known, device) : device;
   devices.set(kept.id, kept);
   noteRam(kept);

@@ -1,12 +1,14 @@
 // A table of any length: only the visible rows are in the document.
 //
-// table({label, columns, rowKey, onOpen, selectable, onSelect, sort, onSort, empty})
+// table({label, columns, rowKey, onOpen, selectable, onSelect, sort, onSort, onEnd, empty})
 //   columns: [{key, title, width, cell(row) → node or text, sort?(row) → text or number, hide?: "phone", end?: true}]
 //            `width` is a grid track such as "2fr", "8rem", "minmax(10rem, 3fr)"
 //   onOpen(row): Enter or a click on the row.   onSelect(set of keys)   onSort({key, down})
+//   onEnd(): the last rows are in view.
 //   empty: a node to show in place of no rows.
-// returns {element, set(rows, {isPart}), touch(keys), selection, clearSelection(), focus()}
-//   set: other rows, in any order; with {isPart: true} more are coming, and "Select all" waits for them.
+// returns {element, set(rows, {sorted}), touch(keys), selection, clearSelection(), focus()}
+//   set: other rows, in any order. With `sorted`, the keys of the columns by which another one sorts them, they stay in
+//        the order in which they come: `onSort` lets that one sort them anew.
 //   touch: the rows of these keys have other values.
 //
 // Keys: up, down, page up/down, home, end move; Enter opens; Space selects, with Shift all from the
@@ -18,9 +20,9 @@ const OVERSCAN = 8; // rows above and below the visible ones, so that quick scro
 
 const collator = new Intl.Collator("en", {numeric: true, sensitivity: "base"});
 
-export function table({label, columns, rowKey, onOpen, selectable = false, onSelect, sort, onSort, empty}) {
+export function table({label, columns, rowKey, onOpen, selectable = false, onSelect, sort, onSort, onEnd, empty}) {
   let rows = [];
-  let isPart = false; // whether more rows are coming
+  let sorted = null; // the keys of the columns by which another one sorts the rows; null if they are sorted here
   let order = []; // rows, sorted
   const places = new Map(); // key → the value that its row is sorted by
   let sorting = sort ?? {key: columns.find((column) => column.sort)?.key, down: false};
@@ -101,7 +103,7 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
     const column = columns.find(({key}) => key === sorting.key);
     order = [...rows];
     places.clear();
-    if (column?.sort) {
+    if (column?.sort && sorted === null) {
       const sign = sorting.down ? -1 : 1;
       const keyed = order.map((row) => [column.sort(row), row]);
       for (const [value, row] of keyed) places.set(rowKey(row), value);
@@ -112,6 +114,10 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
       const mine = cell.dataset.key === sorting.key;
       if (mine) cell.setAttribute("aria-sort", sorting.down ? "descending" : "ascending");
       else cell.removeAttribute("aria-sort");
+      const button = cell.querySelector("button");
+      if (!button) continue;
+      button.disabled = sorted !== null && !sorted.includes(cell.dataset.key);
+      button.title = button.disabled ? "The server does not sort by this" : "";
     }
     const found = anchor === null ? -1 : order.findIndex((row) => rowKey(row) === anchor);
     active = found >= 0 ? found : Math.max(0, Math.min(active, order.length - 1));
@@ -120,7 +126,7 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
   // Whether one of these rows may stand in another place now. Most changes move none, and to sort a fleet takes long.
   function isMoved(keys) {
     const column = columns.find(({key}) => key === sorting.key);
-    return Boolean(column?.sort) && rows.some((row) => keys.has(rowKey(row)) && places.get(rowKey(row)) !== column.sort(row));
+    return sorted === null && Boolean(column?.sort) && rows.some((row) => keys.has(rowKey(row)) && places.get(rowKey(row)) !== column.sort(row));
   }
 
   function rowHeight() {
@@ -155,9 +161,9 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
     inOrder(indices.sort((a, b) => a - b).map((i) => shown.get(rowKey(order[i])).element));
     if (all) {
       all.checked = selection.size > 0 && selection.size >= order.length;
-      all.disabled = isPart;
       all.indeterminate = selection.size > 0 && selection.size < order.length;
     }
+    if (last >= order.length) onEnd?.();
   }
 
   // A screen reader finds the rows in the order on the screen.
@@ -267,9 +273,9 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
 
   return {
     element: box,
-    set: (next, {isPart: more = false} = {}) => {
+    set: (next, {sorted: by = null} = {}) => {
       rows = [...next];
-      isPart = more;
+      sorted = by;
       const keys = new Set(rows.map(rowKey));
       const before = selection.size;
       for (const key of selection) if (!keys.has(key)) selection.delete(key);

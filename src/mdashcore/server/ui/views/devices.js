@@ -1,92 +1,39 @@
 // All devices, live.
 
-import {empty, open} from "../dialog.js";
-import {AGE_INTERVAL, damagedTag, foreign, h, setText, timeTag} from "../dom.js";
+import {empty, open, tellFailure} from "../dialog.js";
+import {AGE_INTERVAL, h, setText} from "../dom.js";
 import {EXAMPLES} from "../filter.js";
 import {filterField} from "../filter_field.js";
 import {jobStrip} from "../jobs.js";
+import {countDevices, findDevices, needsShadow} from "../light.js";
 import * as live from "../live.js";
-import {menuButton} from "../menu.js";
 import {go, link} from "../router.js";
-import {sparkline} from "../spark.js";
 import {table} from "../table.js";
-import {onlineTag} from "./device/parts.js";
-import {callMethod, register, remove, rename, renewToken, these, update} from "./devices/acts.js";
+import {callMethod, inFigures, register, remove, rename, these, update} from "./devices/acts.js";
+import {COLUMNS, isUncommitted} from "./devices/columns.js";
 import {savedFilters} from "./devices/saved.js";
-import {changeTags, editTags, tagChips} from "./devices/tags.js";
+import {servedRows} from "./devices/served_rows.js";
+import {changeTags} from "./devices/tags.js";
 
-const firmware = (device) => {
-  const found = device.shadow.state.reported?.ota;
-  return live.isObject(found) ? found : {};
+const STATUS = { // label, test, and the same as terms of a filter
+  all: ["All", () => true, []],
+  online: ["Online", (device) => device.online, ["online"]],
+  offline: ["Offline", (device) => !device.online, ["offline"]],
+  uncommitted: ["Uncommitted", isUncommitted, ["shadow.reported.ota.is_committed=false"]],
 };
 
-// A device may report any value; other values than text count as no text.
-const word = (value) => (typeof value === "string" ? value : "");
+// The sorts of the server by column: [ascending, descending].
+const SERVED_SORTS = {online: ["-online", "online"], name: ["name", "-name"], id: ["id", "-id"], version: ["fw_version", "-fw_version"], seen: ["last_seen", "-last_seen"]};
 
-const isUncommitted = (device) => firmware(device).is_committed === false;
-
-const COLUMNS = [
-  {key: "online", title: "Status", width: "5.6rem", phone: "5.6rem", cell: onlineTag, sort: (device) => (device.online ? 0 : 1)},
-  {key: "name", title: "Name", width: "minmax(8rem, 2.2fr)", phone: "1fr", cell: nameCell, sort: (device) => device.name},
-  {key: "id", title: "Id", width: "minmax(6rem, 1.3fr)", hide: "phone", cell: (device) => h("code", {}, foreign(device.id, {title: device.id})), sort: (device) => device.id},
-  {key: "arch", title: "Arch", width: "4.5rem", hide: "phone", cell: (device) => text(firmware(device).arch), sort: (device) => word(firmware(device).arch)},
-  {key: "version", title: "Firmware", width: "minmax(6rem, 1.2fr)", hide: "phone", cell: firmwareCell, sort: (device) => word(firmware(device).fw_version)},
-  {key: "committed", title: "Committed", width: "6.6rem", hide: "phone", cell: committedCell, sort: (device) => (isUncommitted(device) ? 0 : firmware(device).is_committed === true ? 2 : 1)},
-  {key: "ram", title: "Free RAM", width: "8.3rem", hide: "phone", cell: ramCell, sort: (device) => device.ram.at(-1) ?? -1},
-  {key: "seen", title: "Last seen", width: "6.6rem", hide: "phone", end: true, cell: (device) => timeTag(device.last_seen), sort: (device) => device.last_seen ?? ""},
-  {key: "menu", title: h("span", {class: "visually-hidden"}, "Actions"), width: "36px", phone: "36px", end: true, cell: menuCell},
-];
-
-const text = (value) => (word(value) ? foreign(value, {title: value}) : h("span", {class: "muted"}, "–"));
-
-function nameCell(device) {
-  return h("span", {class: "two-lines"},
-    h("a", {href: link("device", device.id), tabindex: -1, title: device.name}, foreign(device.name || device.id)), damagedTag(device.damaged),
-    h("small", {class: "only-phone"}, device.name !== device.id && [foreign(device.id), " · "], timeTag(device.last_seen)),
-    Object.keys(device.tags).length > 0 && h("small", {class: "hide-phone row-chips"}, tagChips(device.tags)));
-}
-
-function firmwareCell(device) {
-  const {fw_version: version, fw_id: build} = firmware(device);
-  return h("span", {class: "two-lines"}, text(version), typeof build === "string" && h("small", {}, foreign(build, {title: build})));
-}
-
-function committedCell(device) {
-  const {is_committed: committed} = firmware(device);
-  if (committed === false) return h("span", {class: "tag warn"}, "uncommitted");
-  return committed === true ? "yes" : h("span", {class: "muted"}, "–");
-}
-
-function ramCell(device) {
-  const free = device.ram.at(-1);
-  if (free === undefined) return h("span", {class: "muted"}, "–");
-  const words = `${Math.round(free / 1024)} KiB`;
-  return h("span", {class: "ram"}, device.ram.length > 1 && sparkline(device.ram, {label: `Free RAM, now ${words}`, width: 60}), h("span", {}, words));
-}
-
-function menuCell(device) {
-  return menuButton(`Actions for ${device.name || device.id}`, () => [
-    {label: "Rename…", run: () => rename(device)},
-    {label: "Tags…", run: () => editTags(device)},
-    {label: "New token…", run: () => renewToken(device)},
-    {label: "Delete…", run: () => remove([device]), danger: true},
-  ], {tabindex: -1});
-}
-
-const STATUS = {
-  all: ["All", () => true],
-  online: ["Online", (device) => device.online],
-  offline: ["Offline", (device) => !device.online],
-  uncommitted: ["Uncommitted", isUncommitted],
-};
+const COUNT_INTERVAL = 30_000; // ms between two counts of the devices that are online, by the server: it looks at all of them
 
 // A person who comes back from a device finds the list as it was.
-const kept = {sort: {key: "name", down: false}, top: 0};
+const kept = {sort: {key: "name", down: false}, top: 0, rows: 0};
 
 export default function view({query}) {
   const count = h("p", {class: "muted count", role: "status"});
   const search = filterField({label: "Filter devices", placeholder: "Name, id, arch=esp32, tag=…", value: query.q ?? "", saved: () => saved.names(), onFilter: (filter) => {
-    ({text: shown, matches, about} = filter);
+    ({text: shown, terms, matches} = filter);
     refilter();
   }});
   const saved = savedFilters({current: () => shown.trim(), choose: (text) => search.set(text)});
@@ -100,33 +47,64 @@ export default function view({query}) {
     selectable: true,
     onSelect: drawActions,
     sort: kept.sort,
-    onSort: (sort) => { kept.sort = sort; },
+    onSort: (sort) => {
+      kept.sort = sort;
+      if (!live.isWhole()) refresh();
+    },
+    onEnd: () => !live.isWhole() && served.more(),
     empty: h("div", {}),
   });
   const scroller = list.element.querySelector(".table");
   const nothing = list.element.querySelector(".table-empty");
   const strip = jobStrip();
+  const again = h("button", {type: "button", class: "quiet", hidden: true, onclick: () => served.reload()});
 
   // The selection
 
   const chosen = () => [...list.selection].map((id) => live.devices.get(id)).filter(Boolean);
-  const act = (label, run, props) => h("button", {type: "button", onclick: () => run(chosen()), ...props}, label);
+  let everything = null; // the terms that all selected devices match, of which the page knows some; null without
+  const act = (label, run, props) => h("button", {type: "button", onclick: () => (everything ? actOnAll(run) : run(chosen())), ...props}, label);
   const howMany = h("b", {role: "status"});
+  const more = h("button", {type: "button", class: "quiet", onclick: selectAll});
   const one = act("Rename…", ([device]) => rename(device), {class: "hide-phone"});
-  const actions = h("div", {class: "selection", role: "toolbar", "aria-label": "Selected devices", hidden: true}, howMany,
+  const actions = h("div", {class: "selection", role: "toolbar", "aria-label": "Selected devices", hidden: true}, howMany, more,
     h("button", {type: "button", class: "quiet", onclick: () => list.clearSelection()}, "Clear"),
     h("span", {class: "gap"}), one, act("Tags…", changeTags), act("Update firmware…", update), act("Call a method…", callMethod), act("Delete…", remove, {class: "bad"}));
 
   function drawActions(selection) {
+    const isShownWhole = live.isWhole() || served.isEnd;
+    if (everything && (isShownWhole || served.devices === null || selection.size < served.devices.length)) everything = null;
     actions.hidden = selection.size === 0;
     one.hidden = selection.size !== 1;
-    setText(howMany, `${selection.size} selected`);
+    more.hidden = everything !== null || isShownWhole || served.total === null || selection.size < (served.devices?.length ?? Infinity);
+    setText(more, `Select all ${inFigures(served.total ?? 0)} that match`);
+    setText(howMany, everything ? `All ${inFigures(served.total ?? 0)} that match are selected` : `${selection.size} selected`);
+  }
+
+  function selectAll() {
+    everything = servedTerms();
+    drawActions(list.selection);
+  }
+
+  // Acts on all devices that match, also those that were not read: the filter says which these are.
+  async function actOnAll(run) {
+    const filter = everything;
+    if (run === update) return go(`#/rollouts/new?q=${encodeURIComponent(filter.join(" "))}`); // so many devices are updated in phases
+    actions.inert = true;
+    try {
+      await run(await findDevices(filter), {filter});
+    } catch (problem) {
+      tellFailure("Selected devices", problem);
+    } finally {
+      actions.inert = false;
+    }
+    return undefined;
   }
 
   // The shown devices
 
-  let matches = null; // null until the filter has been parsed, and the server asked if that is needed
-  let about = ""; // of the filter, for people
+  let matches = null; // null until the filter has been parsed
+  let terms = []; // of the filter
   let shown = query.q ?? ""; // the text of the filter that is applied
 
   function refilter() {
@@ -138,25 +116,68 @@ export default function view({query}) {
   }
 
   const isFiltered = () => shown.trim() !== "" || status.value !== "all";
-  const isReady = () => live.isLoaded() && matches !== null;
+  const servedTerms = () => [...terms.map(({text}) => text), ...STATUS[status.value][2]];
+
+  // Of a fleet that the page does not have as a whole, the server sorts and filters.
+  const served = servedRows({onChange: showServed});
+  let online = null; // the number of devices that are online; of such a fleet by the last count
+  let countTimer = null;
 
   function refresh() {
+    if (matches === null) return explain(null);
+    if (!live.isWhole()) {
+      if (served.ask({sort: SERVED_SORTS[kept.sort.key]?.[kept.sort.down ? 1 : 0] ?? "name", filter: servedTerms()}, {rows: top > 0 ? kept.rows : 0})) scroller.scrollTop = 0;
+      return showServed();
+    }
     const right = STATUS[status.value][1];
     const now = Date.now();
-    const found = matches === null ? [] : [...live.devices.values()].filter((device) => right(device) && matches(device, now));
-    list.set(found, {isPart: live.isPartial()});
-    explain(found.length);
+    const found = [...live.devices.values()].filter((device) => right(device) && matches(device, now));
+    if (everything) for (const {id} of found) list.selection.add(id);
+    everything = null;
+    list.set(found);
+    return explain(found.length);
   }
 
+  function showServed() {
+    if (live.isWhole()) return;
+    const devices = served.devices ?? [];
+    if (devices.length > 0) kept.rows = devices.length;
+    if (everything) for (const {id} of devices) list.selection.add(id);
+    list.set(devices, {sorted: Object.keys(SERVED_SORTS)});
+    if (devices.length > 0 && top > 0) goBack();
+    drawActions(list.selection);
+    explain(served.devices === null ? null : served.total ?? devices.length);
+    if (served.devices !== null && online === null) countOnline();
+  }
+
+  async function countOnline() {
+    online = NaN; // it is being counted
+    online = await countDevices(["online"]).catch(() => NaN);
+    if (!live.isWhole()) explain(served.total);
+  }
+
+  let top = kept.top; // where a person was who comes back
+
+  function goBack() {
+    scroller.scrollTop = top;
+    top = 0;
+  }
+
+  // `found`: the number of devices that match; null while it is not known.
   function explain(found) {
-    const all = live.devices.size;
-    let online = 0;
-    for (const device of live.devices.values()) online += device.online;
-    const words = isFiltered() ? `${found} of ${these(all)}` : `${these(all)}, ${online} online`;
-    setText(count, !isReady() ? about || "Loading…" : [words, matches !== null && about, live.isPartial() && "loading more…"].filter(Boolean).join(", "));
+    if (live.isWhole()) {
+      online = 0;
+      for (const device of live.devices.values()) online += device.online;
+    }
+    const all = live.size();
+    const isReady = found !== null && (all !== null || found > 0);
+    const words = !isReady ? served.error || "Loading…" : isFiltered() ? `${inFigures(found)} of ${all === null ? "all" : these(all)}` : [these(all ?? found), Number.isFinite(online) && `${inFigures(online)} online`].filter(Boolean).join(", ");
+    setText(count, words);
+    again.hidden = live.isWhole() || !(served.isOld || served.error);
+    setText(again, served.error ? "Try again" : "Show changes");
     if (found > 0) return;
     nothing.replaceChildren(
-      !isReady() ? h("p", {class: "muted"}, about || "Loading…")
+      !isReady ? h("p", {class: "muted"}, words)
         : all === 0 ? empty("No devices yet", "Register a device: you get the token that it connects with.", registerButton("Register the first device"))
           : empty("No device matches", "Try fewer letters, or another status; “?” says how to filter.", h("button", {type: "button", onclick: () => {
             status.value = "all";
@@ -168,6 +189,8 @@ export default function view({query}) {
   // A new or removed device changes the rows; for other changes only the visible rows are drawn again.
   let known = live.devices.size;
   const unsubscribe = live.onDevices((ids) => {
+    if (!live.isWhole()) return ids === null ? checkServed() : touchServed(ids);
+    served.forget();
     const size = live.devices.size;
     if (ids === null || size !== known || isFiltered() || [...ids].some((id) => !live.devices.has(id))) refresh();
     else {
@@ -175,20 +198,54 @@ export default function view({query}) {
       explain(size);
     }
     known = size;
+    return undefined;
   });
+
+  // All devices were read again, or the first ones for the first time.
+  function checkServed() {
+    if (served.devices?.some((device) => live.devices.get(device.id) !== device)) served.reload();
+    refresh();
+  }
+
+  function touchServed(ids) {
+    if (served.devices === null) return;
+    const gone = new Set([...ids].filter((id) => !live.devices.has(id)));
+    if (served.devices.some(({id}) => gone.has(id))) {
+      served.drop(gone);
+      showServed();
+    } else {
+      list.touch(ids);
+      explain(served.total);
+    }
+  }
+
+  // What may change the order of served rows, or which devices match.
+  const unlisten = live.onNotification(({name, data}) => {
+    if (live.isWhole()) return;
+    const byHand = needsShadow(terms);
+    const isPresence = name === "online" || name === "offline";
+    if (isPresence) countTimer ??= setTimeout(() => {
+      countTimer = null;
+      if (!document.hidden && !live.isWhole()) countOnline();
+    }, COUNT_INTERVAL);
+    if (name === "created" || name === "deleted") served.noteChange({isNew: true, byHand});
+    else if (isPresence ? isFiltered() || ["online", "seen"].includes(kept.sort.key)
+      : name === "updated" && (isFiltered() || (kept.sort.key === "name" ? data?.name !== undefined : kept.sort.key === "version" && data?.shadow?.state?.reported?.ota !== undefined))) served.noteChange({byHand});
+  });
+
   const clock = setInterval(() => {
-    if (isFiltered()) refresh(); // ages go on
+    if (isFiltered() && live.isWhole()) refresh(); // ages go on
     list.touch(live.devices.keys());
   }, AGE_INTERVAL);
   refresh();
   search.refresh();
-  requestAnimationFrame(() => { scroller.scrollTop = kept.top; }); // once it is in the page
+  requestAnimationFrame(() => live.isWhole() && goBack()); // once it is in the page
   scroller.addEventListener("scroll", () => { kept.top = scroller.scrollTop; }, {passive: true});
 
   return {
     title: "Devices",
     element: h("section", {class: "page fill", "aria-label": "Devices"},
-      h("header", {class: "page-head"}, h("h1", {}, "Devices"), count, h("div", {class: "tools"}, search.element, status,
+      h("header", {class: "page-head"}, h("h1", {}, "Devices"), count, again, h("div", {class: "tools"}, search.element, status,
         h("button", {type: "button", class: "icon", "aria-label": "How to filter", title: "How to filter", onclick: help}, "?"), registerButton("Register"))),
       search.error.element, saved.element, strip.element, list.element, actions),
     update: (_, next) => {
@@ -200,6 +257,9 @@ export default function view({query}) {
     },
     destroy: () => {
       unsubscribe();
+      unlisten();
+      served.destroy();
+      clearTimeout(countTimer);
       search.destroy();
       clearInterval(clock);
       strip.destroy();

@@ -42,6 +42,7 @@ function showToken(title, {id, token}) {
   const draw = (device) => fill(state, device?.online ? [onlineTag(device), " It is connected."] : "Not connected yet: this changes as soon as it is.");
   const unsubscribe = live.onDevice(id, draw);
   draw(live.devices.get(id));
+  live.refresh(id).catch(() => {}); // the page may not have it of a large fleet
   const dialog = open(title, h("div", {class: "stack"},
     h("p", {}, "This is the token of ", h("code", {}, foreign(id)), ", with which it connects. It is shown this once: copy it now."),
     copyable(token, {class: "token"}),
@@ -98,7 +99,9 @@ function names(devices) {
 
 const short = (name) => (name.length > NAME_LENGTH ? `${name.slice(0, NAME_LENGTH)}…` : name);
 
-export const these = (count) => (count === 1 ? "1 device" : `${count} devices`);
+export const inFigures = (count) => count.toLocaleString("en");
+
+export const these = (count) => (count === 1 ? "1 device" : `${inFigures(count)} devices`);
 
 // Removes devices after a question; returns whether the person agreed.
 export async function remove(devices) {

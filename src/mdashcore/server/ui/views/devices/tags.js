@@ -46,7 +46,8 @@ export async function editTags({id, tags: before}) {
   });
 }
 
-export async function changeTags(devices) {
+// `filter`: the terms that select these devices. It is sent in their place, as they may be many.
+export async function changeTags(devices, {filter} = {}) {
   const added = h("textarea", {name: "added", rows: 3, spellcheck: "false", autocapitalize: "none"});
   const removed = h("textarea", {name: "removed", rows: 2, spellcheck: "false", autocapitalize: "none"});
   const done = await ask({
@@ -55,7 +56,7 @@ export async function changeTags(devices) {
     action: "Change tags",
     onConfirm: () => {
       const patch = Object.fromEntries([...lines(removed.value).map((name) => [name, null]), ...lines(added.value).map(parsed)]);
-      return post("/tags", {devices: devices.map(({id}) => id), tags: patch});
+      return post("/tags", {...(filter ? {filter} : {devices: devices.map(({id}) => id)}), tags: patch});
     },
   });
   if (!done) return;

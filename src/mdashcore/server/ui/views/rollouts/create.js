@@ -5,6 +5,7 @@ import {act, errorLine, progress} from "../../dialog.js";
 import {bytes, field, fill, foreign, h, setText} from "../../dom.js";
 import {filterField} from "../../filter_field.js";
 import {libraryChoice} from "../../firmware_choice.js";
+import {countDevices, needsShadow} from "../../light.js";
 import * as live from "../../live.js";
 import {go, link} from "../../router.js";
 import {isZip, readFirmware} from "../../zip.js";
@@ -20,11 +21,12 @@ export default function create({query}) {
 
   const file = h("input", {type: "file", name: "file", required: true, accept: ".zip,application/zip,.bin,application/octet-stream", onchange: look});
   const about = h("p", {class: "muted", role: "status"});
-  let matches = null; // null until the filter has been parsed, and the server asked if that is needed
-  let source = ""; // of the found devices, for people
-  const filter = filterField({label: "Filter", type: "text", value: query.q ?? "", placeholder: "arch=esp32 fw_version<1.4", onFilter: (filtered) => {
-    ({matches, about: source} = filtered);
-    preview();
+  let filtered = null; // {terms, matches}: the filter; null until it has been parsed
+  let selected = null; // {number, names, online}: the devices that match; null while that is not known
+  let counting = null; // what the server is asked for it, an AbortController
+  const filter = filterField({label: "Filter", type: "text", value: query.q ?? "", placeholder: "arch=esp32 fw_version<1.4", onFilter: (next) => {
+    filtered = next;
+    select();
   }});
   const found = h("p", {class: "muted", role: "status"});
   const phases = h("input", {name: "phases", value: "1, 10, 100", required: true, autocomplete: "off", oninput: preview});
@@ -80,7 +82,41 @@ export default function create({query}) {
     }
   }
 
-  const chosen = () => (matches === null ? [] : [...live.devices.values()].filter((device) => (ids === null || ids.has(device.id)) && matches(device)));
+  // Finds the devices: here, or by the server if the page does not have all of them.
+  function select() {
+    counting?.abort();
+    const isHere = live.isWhole() || (ids !== null && filtered !== null && !needsShadow(filtered.terms));
+    if (filtered === null || (!isHere && ids === null && !live.isLoaded())) return;
+    if (!isHere) {
+      count();
+      return;
+    }
+    const all = [...live.devices.values()].filter((device) => (ids === null || ids.has(device.id)) && filtered.matches(device));
+    selected = {number: all.length, names: all.slice(0, NAMED_DEVICES).map(nameOf), online: all.filter((device) => device.online).length};
+    preview();
+  }
+
+  const nameOf = (device) => (device.name || device.id).slice(0, 60);
+
+  async function count() {
+    selected = null;
+    setText(found, ids === null ? "The server counts them…" : "The server applies this filter to them at the start.");
+    preview();
+    if (ids !== null) return;
+    const mine = counting = new AbortController();
+    const terms = filtered.terms.map(({text}) => text);
+    try {
+      const [page, online] = await Promise.all([live.readRows({filter: terms, sort: "name", limit: NAMED_DEVICES, count: 1}, {signal: mine.signal}),
+        countDevices([...terms, "online"], {signal: mine.signal})]);
+      if (mine.signal.aborted || page === null) return;
+      selected = {number: page.total, names: page.devices.map(nameOf), online};
+      preview();
+    } catch (problem) {
+      if (mine.signal.aborted) return;
+      if (problem.status === undefined) console.error(problem); // a bug
+      setText(found, `They could not be counted: ${problem.message}`);
+    }
+  }
 
   const percents = () => {
     const values = phases.value.split(/[\s,;%]+/).filter(Boolean).map(Number);
@@ -91,17 +127,16 @@ export default function create({query}) {
   };
 
   function preview() {
-    const all = chosen();
-    if (matches === null) setText(found, source);
-    else {
-      fill(found, h("b", {}, devices(all.length)), all.length > 0 && ": ", all.slice(0, NAMED_DEVICES).map((device, i) => [i > 0 && ", ", foreign((device.name || device.id).slice(0, 60))]),
-        all.length > NAMED_DEVICES && ` and ${all.length - NAMED_DEVICES} more`, all.length > 0 && `; ${all.filter((device) => device.online).length} online`, source && `, ${source}`, live.isPartial() && ", loading more…");
+    const {number: all, names, online} = selected ?? {number: 0};
+    if (selected !== null) {
+      fill(found, h("b", {}, devices(all)), all > 0 && ": ", names.map((each, i) => [i > 0 && ", ", foreign(each)]),
+        all > names.length && ` and ${all - names.length} more`, all > 0 && `; ${online} online`);
     }
     try {
-      const ends = percents().map((percent) => Math.ceil((all.length * percent) / 100));
+      const ends = percents().map((percent) => Math.ceil((all * percent) / 100));
       const counts = ends.map((end, i) => end - (ends[i - 1] ?? 0));
-      const words = `That is ${counts.filter((count) => count > 0).join(", then ")} ${all.length === 1 ? "device" : "devices"}.`;
-      setText(steps, all.length ? words + (counts.includes(0) ? " A phase with no device in it is passed over." : "") : "");
+      const words = `That is ${counts.filter((count) => count > 0).join(", then ")} ${all === 1 ? "device" : "devices"}.`;
+      setText(steps, all ? words + (counts.includes(0) ? " A phase with no device in it is passed over." : "") : "");
       phases.removeAttribute("aria-invalid");
     } catch (problem) {
       setText(steps, problem.message);
@@ -123,7 +158,7 @@ export default function create({query}) {
     const {terms} = await filter.filter();
     return {
       filter: terms.map(({text}) => text),
-      ...(ids !== null && {devices: [...ids].filter((id) => live.devices.has(id))}), // those that still exist
+      ...(ids !== null && {devices: [...ids].filter((id) => !live.isWhole() || live.devices.has(id))}), // those that still exist
       ...(name.value.trim() && {name: name.value.trim()}),
       phases: percents(),
       success_percent: Number(success.value),
@@ -160,7 +195,7 @@ export default function create({query}) {
     if (made) go(link("rollouts", made.id));
   }
 
-  const unsubscribe = live.onDevices(preview);
+  const unsubscribe = live.onDevices((changed) => (changed === null || live.isWhole()) && select());
   preview();
   filter.refresh();
   return {
@@ -187,6 +222,7 @@ export default function create({query}) {
         h("div", {class: "actions"}, h("a", {class: "button", href: "#/rollouts"}, "Cancel"), save))),
     destroy: () => {
       unsubscribe();
+      counting?.abort();
       filter.destroy();
       sending?.abort();
     },
