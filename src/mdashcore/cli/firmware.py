@@ -37,7 +37,9 @@ def firmware() -> None:
     """
 
 
-@firmware.command("list", epilog=examples("mdash firmware list", "mdash firmware list --json"))
+@firmware.command(
+    "list", short_help="List your images.", epilog=examples("mdash firmware list", "mdash firmware list --json")
+)
 @json_option
 @remote_options()
 def list_images(remote: Remote, *, as_json: bool) -> None:
