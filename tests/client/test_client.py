@@ -36,6 +36,7 @@ from mdashcore.client._errors import error_of
 from mdashcore.client._notifications import Notifications
 from mdashcore.client._socket import ClientSocket
 from mdashcore.client._updates import UpdateFollower
+from mdashcore.job import JobOutcome
 from mdashcore.ota import UpdateState
 from mdashcore.server import errors
 from mdashcore.server.config import ServerConfig
@@ -195,6 +196,35 @@ async def test_an_update_needs_a_device_and_an_image(run: Any, image: Path, tmp_
             await client.update("fan", tmp_path / "page.html", queue=True)
         with pytest.raises(NotFound):
             await client.update("nothing", image)
+
+    await run(program)
+
+
+async def test_a_job_is_previewed_made_and_removed(run: Any) -> None:
+    """Its results can be read, and the values are there."""
+
+    async def program(client: Client) -> None:
+        for id in ("fan", "lamp"):
+            await client.create_device(id)
+        await client.update_shadow("fan", desired={"interval": 30})
+        preview = await client.preview_job({"interval": 30}, "offline", devices=["fan", "lamp"])
+        assert (preview["devices"], preview["changed"]) == (2, 1)
+        async with client.notifications() as news:
+            made = await client.create_job({"interval": 30}, name="slower")
+            async for told in news:
+                if told["name"] == "job.COMPLETED":
+                    break
+        assert (await client.job(made["id"]))["counts"] == {"pending": 0, "changed": 1, "unchanged": 1, "failed": 0}
+        assert [each["id"] for each in await client.jobs()] == [made["id"]]
+        outcomes = [(each["device"], each["outcome"]) async for each in client.job_results(made["id"])]
+        assert outcomes == [("fan", "UNCHANGED"), ("lamp", "CHANGED")]
+        assert [each["device"] async for each in client.job_results(made["id"], JobOutcome.CHANGED)] == ["lamp"]
+        with pytest.raises(Conflict):
+            await client.cancel_job(made["id"])
+        await client.remove_job(made["id"])
+        assert await client.jobs() == []
+        with pytest.raises(InvalidInput):
+            await client.create_job({})
 
     await run(program)
 

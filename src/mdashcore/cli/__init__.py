@@ -35,6 +35,7 @@ _PLACES: Final[Mapping[str, CommandPlace]] = MappingProxyType(
         "filters": CommandPlace("mdashcore.cli.tags", "Save filters under a name."),
         "firmware": CommandPlace("mdashcore.cli.firmware", "Keep firmware images on the server."),
         "fleet": CommandPlace("mdashcore.cli.fleet", "Show the figures of your devices."),
+        "jobs": CommandPlace("mdashcore.cli.jobs", "Set desired values of many devices."),
         "key": CommandPlace("mdashcore.cli.keys", "Manage API keys."),
         "limits": CommandPlace("mdashcore.cli.users", "Show each limit of your account with its use."),
         "logs": CommandPlace("mdashcore.cli.notify", "List stored notifications of your devices."),

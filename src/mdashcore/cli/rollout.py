@@ -292,11 +292,12 @@ def watch_rollout(remote: Remote, *, id: str, as_json: bool) -> None:
 def _watch(remote: Remote, id: str, *, as_json: bool) -> None:
     import trio
 
-    from mdashcore.cli.rollout_watch import RolloutDisplay, watch
+    from mdashcore.cli.live_watch import watch
+    from mdashcore.cli.rollout_watch import RolloutDisplay
 
     with RolloutDisplay() as display:
         try:
-            present = trio.run(watch, remote, id, display, ROLLOUT_EXITS)
+            present = trio.run(watch, remote, id, "rollout.", lambda client: client.rollout(id), display, ROLLOUT_EXITS)
         except BaseException as exc:
             found = describe(exc)
             if found is not None and found[1] is Exit.INTERRUPTED:

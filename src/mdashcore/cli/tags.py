@@ -12,8 +12,9 @@ from mdashcore._errors import InvalidInput
 from mdashcore.cli.client import Remote
 from mdashcore.cli.exits import CliError, Exit
 from mdashcore.cli.groups import Group
-from mdashcore.cli.options import DEVICE, SAVED_NAME, TERM, Checked, json_option, remote_options
+from mdashcore.cli.options import SAVED_NAME, TERM, Checked, json_option, remote_options
 from mdashcore.cli.text import examples, printable, show_json, show_table
+from mdashcore.cli.which import chosen, which_options
 from mdashcore.tags import check_patch
 
 __all__ = ["TAG", "filters", "tags", "tags_text"]
@@ -36,20 +37,6 @@ def _tag_name(text: str) -> str:
 TAG = Checked("TAG", _tag)
 """``NAME`` or ``NAME=VALUE``."""
 
-_WHICH = (
-    click.option("--device", "devices", type=DEVICE, metavar="ID", multiple=True, help="Only this device; repeatable."),
-    click.option("--filter", "terms", type=TERM, multiple=True, help="Only devices for which this holds; repeatable."),
-    click.option("--all", "everything", is_flag=True, help="All your devices."),
-    click.option("--preview", is_flag=True, help="Change nothing: only say how many devices would change."),
-    json_option,
-)
-
-
-def _which_options(function: Any) -> Any:
-    for option in reversed(_WHICH):
-        function = option(function)
-    return function
-
 
 @click.group(
     cls=Group,
@@ -66,7 +53,7 @@ def tags() -> None:
 
 @tags.command("set", epilog=examples("mdash tags set site=berlin indoor --device lamp --device fan"))
 @click.argument("tags", type=TAG, metavar="NAME[=VALUE]...", nargs=-1, required=True)
-@_which_options
+@which_options
 @remote_options()
 def set_tags(remote: Remote, *, tags: tuple[tuple[str, str | bool], ...], **which: Any) -> None:
     """Set tags of devices: a name alone, or a name with a value. Other tags stay.
@@ -78,7 +65,7 @@ def set_tags(remote: Remote, *, tags: tuple[tuple[str, str | bool], ...], **whic
 
 @tags.command("remove", epilog=examples("mdash tags remove site indoor --filter tag.site=berlin"))
 @click.argument("names", type=Checked("TAG", _tag_name), metavar="NAME...", nargs=-1, required=True)
-@_which_options
+@which_options
 @remote_options()
 def remove_tags(remote: Remote, *, names: tuple[str, ...], **which: Any) -> None:
     """Remove tags of devices by their names. Give --device, --filter or --all."""
@@ -95,9 +82,7 @@ def _change(
     preview: bool,
     as_json: bool,
 ) -> None:
-    if everything is bool(devices or terms):
-        raise click.UsageError("Which devices? Give --all, or --device or --filter.")
-    asked = {"tags": patch, "filter": list(terms), "preview": preview} | ({"devices": list(devices)} if devices else {})
+    asked = {"tags": patch, "preview": preview, **chosen(devices, terms, everything=everything)}
     done = _json.decode(remote.request("POST", ("tags",), json=asked, timeout=math.inf))
     if as_json:
         show_json(done)

@@ -1,4 +1,4 @@
-"""A client of a running server, for asyncio and Trio: devices, calls, shadows, updates, rollouts, notifications.
+"""A client of a running server, for asyncio and Trio: devices, calls, shadows, updates, rollouts, jobs, notifications.
 
 It needs the extra `client`, and neither Trio nor the rest of the server.
 
