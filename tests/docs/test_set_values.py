@@ -18,7 +18,8 @@ def test_the_commands_do_what_the_page_says(page, start, welcome, run):
 
         preview = do("preview").stdout
         assert preview.startswith("3 of 3 devices would change, 0 have the values already, 0 cannot take them\n")
-        assert "3\tinterval\t-\t30\n" in preview
+        assert "1\tinterval\t30\t60\n" in preview
+        assert "2\tinterval\t-\t60\n" in preview
         created = do("create")
         assert created.stdout == "COMPLETED: 3 changed, 0 had the values already, 0 failed\n"
         id = re.search(r"job_\w+", created.stderr)[0]

@@ -21,7 +21,6 @@ from mdashcore.documents import (
 from mdashcore.hub.jobs.describe import describe
 from mdashcore.hub.jobs.preview import JobPreview
 from mdashcore.job import Difference, JobOutcome, JobResult
-from mdashcore.server import operations
 from mdashcore.server.api._lists import send_values
 from mdashcore.server.api._request import answer, body_object, principal, service, whole_number
 from mdashcore.server.endpoints import API, Routes
@@ -31,9 +30,7 @@ from mdashcore.trio.turns import Pace
 routes: Routes = Routes(f"{API}/jobs", id=str)
 
 
-@routes.post(
-    body=NewJob, max_body=operations.MAX_BODY, answers={200: JobPreviewDocument, 201: JobDocument}, errors=(404, 413)
-)
+@routes.post(body=NewJob, max_body=None, answers={200: JobPreviewDocument, 201: JobDocument}, errors=(404, 413))
 async def create_job() -> Response:
     """Begin a job, or preview it. A preview is answered with 200 and changes nothing."""
     value, account, jobs = await body_object(), principal().account, service().hub.jobs

@@ -18,6 +18,7 @@ route("/devices", view(() => import("./views/devices.js")), {nav: "devices"});
 route("/device/:id/:tab?", view(() => import("./views/device.js")), {nav: "devices"});
 route("/rollouts/:id?", view(() => import("./views/rollouts.js")), {nav: "rollouts"});
 route("/firmware/:id?", view(() => import("./views/firmware.js")), {nav: "firmware"});
+route("/jobs/:id?", view(() => import("./views/jobs.js")), {nav: "jobs"});
 route("/notifications", view(() => import("./views/notifications.js")), {nav: "notifications"});
 route("/keys", view(() => import("./views/keys.js")), {nav: "keys"});
 route("/users", view(() => import("./views/users.js")), {nav: "users"});
@@ -34,6 +35,7 @@ const NAV = [
   ["devices", "Devices"],
   ["rollouts", "Rollouts"],
   ["firmware", "Firmware"],
+  ["jobs", "Jobs"],
   ["notifications", "Notifications"],
   ["keys", "Keys"],
   ["users", "Users", (who) => who.admin],

@@ -14,6 +14,7 @@ export const KINDS = [
   ["in", "Calls to devices", "rpc.in.*"],
   ["ota", "Firmware updates", "ota.*"],
   ["rollout", "Rollouts", "rollout.*"],
+  ["job", "Jobs", "job.*"],
 ].map(([key, label, name, accept]) => ({key, label, name, accept: accept ?? (() => true)}));
 
 const BAD_NAMES = /^(rejected|delta\.withheld)$|^ota\.(FAILED|REJECTED|TIMED_OUT|ROLLED_BACK)$|^rollout\.(PAUSED|ABORT)/;
@@ -38,7 +39,8 @@ export function summary({name, data}) {
   if (name === "ota.progress") return `${data?.progress_percent} %`;
   if (name.startsWith("ota.") && isObject(data)) return [data.image?.version ?? data.image?.name, data.reason].filter(Boolean).join(": ");
   if (name === "rollout.progress" && isObject(data)) return `phase ${data.phase + 1}: ${counted(data.counts)}`;
-  if (name.startsWith("rollout.") && isObject(data)) return [data.name, counted(data.counts), data.reason].filter(Boolean).join(" · ");
+  if (name === "job.progress" && isObject(data)) return counted(data.counts);
+  if ((name.startsWith("rollout.") || name.startsWith("job.")) && isObject(data)) return [data.name, counted(data.counts), data.reason].filter(Boolean).join(" · ");
   return data === undefined ? "" : JSON.stringify(data);
 }
 

@@ -14,6 +14,7 @@ import {COLUMNS, isUncommitted} from "./devices/columns.js";
 import {savedFilters} from "./devices/saved.js";
 import {servedRows} from "./devices/served_rows.js";
 import {changeTags} from "./devices/tags.js";
+import {setDesired} from "./jobs/set_desired.js";
 
 const STATUS = { // label, test, and the same as terms of a filter
   all: ["All", () => true, []],
@@ -69,7 +70,7 @@ export default function view({query}) {
   const one = act("Rename…", ([device]) => rename(device), {class: "hide-phone"});
   const actions = h("div", {class: "selection", role: "toolbar", "aria-label": "Selected devices", hidden: true}, howMany, more,
     h("button", {type: "button", class: "quiet", onclick: () => list.clearSelection()}, "Clear"),
-    h("span", {class: "gap"}), one, act("Tags…", changeTags), act("Update firmware…", update), act("Call a method…", callMethod), act("Delete…", remove, {class: "bad"}));
+    h("span", {class: "gap"}), one, act("Tags…", changeTags), act("Set desired…", setDesired), act("Update firmware…", update), act("Call a method…", callMethod), act("Delete…", remove, {class: "bad"}));
 
   function drawActions(selection) {
     const isShownWhole = live.isWhole() || served.isEnd;

@@ -9,6 +9,8 @@ const LIMIT_NAMES = {
   rollouts: "Rollouts",
   open_rollouts: "Open rollouts",
   firmware: "Firmware library",
+  jobs: "Jobs",
+  open_jobs: "Open jobs",
   image_bytes: "Images",
   uploads: "Uploads at a time",
   subscribers: "Notification sockets",

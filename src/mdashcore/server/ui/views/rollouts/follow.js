@@ -67,13 +67,13 @@ export function reader(read, line, pause = READ_PAUSE) {
   };
 }
 
-// Reads once, and again after notifications of rollouts that `isMine`, and after a lost connection. It subscribes
+// Reads once, and again after notifications of that name (by default of rollouts) that `isMine`, and after a lost connection. It subscribes
 // before it reads, so that nothing is missed between the two. {again, stop}; throws the error of the first read.
-export async function follow(read, isMine, line) {
+export async function follow(read, isMine, line, name = "rollout.*") {
   const reading = reader(read, line);
   const stops = [
     reading.stop,
-    live.onNotification((note) => isMine(note.id) && reading.again(), {name: "rollout.*"}),
+    live.onNotification((note) => isMine(note.id) && reading.again(), {name}),
     live.onState((state) => state === "live" && reading.now()),
   ];
   const stop = () => stops.forEach((each) => each());

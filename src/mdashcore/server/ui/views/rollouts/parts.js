@@ -22,21 +22,21 @@ export function stateTag(state) {
 export const OUTCOMES = ["succeeded", "failed", "updating", "skipped", "pending"];
 
 // "12 succeeded, 1 failed, 20 pending"
-export function inTotal(counts) {
-  const parts = OUTCOMES.filter((outcome) => counts[outcome] > 0).map((outcome) => `${counts[outcome]} ${outcome}`);
+export function inTotal(counts, outcomes = OUTCOMES) {
+  const parts = outcomes.filter((outcome) => counts[outcome] > 0).map((outcome) => `${counts[outcome]} ${outcome}`);
   return parts.join(", ") || "no devices";
 }
 
 // The same, each with its sign in the bar.
-export function legend(counts) {
-  return h("p", {class: "legend muted"}, OUTCOMES.filter((outcome) => counts[outcome] > 0).map((outcome) =>
+export function legend(counts, outcomes = OUTCOMES) {
+  return h("p", {class: "legend muted"}, outcomes.filter((outcome) => counts[outcome] > 0).map((outcome) =>
     h("span", {}, h("span", {class: `segment ${outcome}`, "aria-hidden": "true"}), `${counts[outcome]} ${outcome}`)));
 }
 
 // A bar of segments, each as long as its number of devices; the text is its name.
-export function countBar(counts, label) {
-  return h("div", {class: "count-bar", role: "img", "aria-label": `${label}: ${inTotal(counts)}`},
-    OUTCOMES.filter((outcome) => counts[outcome] > 0).map((outcome) => {
+export function countBar(counts, label, outcomes = OUTCOMES) {
+  return h("div", {class: "count-bar", role: "img", "aria-label": `${label}: ${inTotal(counts, outcomes)}`},
+    outcomes.filter((outcome) => counts[outcome] > 0).map((outcome) => {
       const segment = h("span", {class: `segment ${outcome}`});
       segment.style.flexGrow = counts[outcome];
       return segment;
