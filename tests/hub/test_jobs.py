@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 
 import attrs
 import pytest
@@ -20,6 +22,7 @@ from mdashcore.identity import DeviceKey
 from mdashcore.job import JobCounts, JobOutcome, JobState
 from mdashcore.job import _values as job_values
 from mdashcore.shadow import ShadowLimits
+from mdashcore.storage import open_backend
 
 NOW = 1_700_000_000.0
 PIECE = 3  # devices: so that a few are more than one piece
@@ -432,6 +435,32 @@ def test_moved_to_another_store(tools, place):
     if not present.ended:
         present = place.run(there.drive(made.id))
     assert present.counts == JobCounts(0, 3, 1, 0)
+
+
+@pytest.mark.parametrize("scheme", ["file", "sqlite"])
+async def test_kept_on_a_disk(tools, tmp_path, scheme):
+    """A job that was begun by one process is ended by the next, and its results are read by a third."""
+    url = f"{scheme}://{tmp_path / 'store'}"
+
+    async def on(function):
+        async with open_backend(url) as backend:
+            place = Place(Hub(backend, now=time.time, monotonic=time.monotonic, entropy=os.urandom), tools, [NOW])
+            return await function(place)
+
+    async def begin(place):
+        await place.open()
+        made = await place.make()
+        run = await place.load(made.id)
+        await run._do_piece()
+        return made.id
+
+    id = await on(begin)
+    ended = await on(lambda place: place.drive(id))
+    assert (ended.state, ended.counts) == (JobState.COMPLETED, JobCounts(0, 3, 1, 0))
+    assert await on(lambda place: place.outcomes(id)) == DONE
+    assert set((await on(lambda place: place.versions())).values()) == {1, 2}
+    await on(lambda place: place.hub.jobs.remove("alice", id))
+    assert await on(lambda place: place.hub.jobs.pieces.keys()) == []
 
 
 def test_pages_of_results(place):

@@ -34,6 +34,7 @@ VIEWS = {
         for tab in ("overview", "shadow", "rpc", "files", "config", "ota", "log")
     },
     "rollouts": "#/rollouts",
+    "jobs": "#/jobs",
     "notifications": "#/notifications",
     "keys": "#/keys",
     "users": "#/users",
