@@ -15,6 +15,10 @@ address has 28 000 ports. The phases:
 All processes share the cores of this machine, so each figure per second is that of servers, Redis and load together.
 Processor time is that of the process itself. Results go to benchmarks/results/fleet.json and fleet.md;
 ``--write-docs`` puts the newest into docs/discussion/performance.md, and runs nothing.
+
+It begins with what the run needs by calculation: processes, descriptors, memory and minutes. A run for which the
+machine has too little memory is refused. ``--needs`` writes this alone. After each phase the figures so far are in
+fleet-unfinished.json, so that a long run that fails has not been for nothing.
 """
 
 from __future__ import annotations
@@ -50,6 +54,14 @@ FEW = 500  # devices, below which a run only shows that it works, and its phases
 KILL_LOAD = 0.2  # of the reports a second that were answered
 PER_CORE = 0.7  # of a core that should be used at most, for what a larger machine holds
 LARGE = 1_000_000  # devices, for which the needs are calculated
+
+SERVER_BYTES = 80 * 2**20  # of a server without devices
+LOAD_BYTES = 25 * 2**20  # of a load process without devices
+# Of a device, measured with 10 000: a server's 9 KiB and as much for what is under way, Redis' 2 and as much for the
+# copy of a snapshot, the load's 2 and its token in two processes, and the kernel's of two sockets
+DEVICE_BYTES = 32 * 2**10
+DEVICE_SECONDS = 0.02  # on two cores with other work: registered, connected twice, and the share of the phases between
+FIXED_SECONDS = 90.0  # starting, and the phases that last as long with any number
 
 
 @attrs.frozen
@@ -104,6 +116,58 @@ def processes(devices: int, limit: int) -> tuple[int, int]:
     return max(MIN_SERVERS, math.ceil(devices / each) + 1), math.ceil(devices / each)
 
 
+@attrs.frozen
+class Needs:
+    """What a run needs by calculation."""
+
+    servers: int
+    loads: int
+    descriptors: int
+    """Of all processes: the system's limit is `fs.file-max`."""
+    memory: int
+    """Bytes of all processes and of the kernel's sockets."""
+    seconds: float
+
+    @classmethod
+    def of(cls, devices: int, limit: int) -> Needs:
+        """Return the needs of a number of devices, with a limit of descriptors for each process."""
+        servers, loads = processes(devices, limit)
+        return cls(
+            servers,
+            loads,
+            2 * devices + (servers + loads) * RESERVED,
+            devices * DEVICE_BYTES + servers * SERVER_BYTES + loads * LOAD_BYTES,
+            FIXED_SECONDS + devices * DEVICE_SECONDS,
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"{self.servers} servers, {self.loads} loads and one Redis; {number(self.descriptors)} descriptors, "
+            f"{self.memory / 2**30:.1f} GiB of memory; about {math.ceil(self.seconds / 60)} minutes on two cores"
+        )
+
+    def check(self) -> None:
+        """Exit if the machine has too little for the run."""
+        free = available_memory()
+        if self.memory > free:
+            raise SystemExit(f"the run needs {self.memory / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} are free")
+        most = int(Path("/proc/sys/fs/file-max").read_text())
+        if self.descriptors > most:
+            raise SystemExit(f"the run needs {self.descriptors} descriptors, and the system has {most} (fs.file-max)")
+
+
+def available_memory() -> int:
+    """Return the bytes that new processes can have: what is free here, and below the limit of a container."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    free = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    try:
+        most = int(Path("/sys/fs/cgroup/memory.max").read_text())
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+    except (OSError, ValueError):  # no container, or one without a limit
+        return free
+    return min(free, most - used)
+
+
 def shares(count: int, parts: int) -> list[int]:
     """Return a number in nearly equal parts."""
     return [count // parts + (number < count % parts) for number in range(parts)]
@@ -142,8 +206,17 @@ def _service(number: int, devices: int, url: str) -> list[str]:
     return [sys.executable, "-m", "benchmarks._service", *options]
 
 
-def measure(program: str, devices: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run all phases. Returns the figures."""
+def measure(
+    program: str,
+    devices: int,
+    say: Callable[[str], None],
+    keep: Callable[[dict[str, Any]], None] = lambda found: None,
+) -> dict[str, Any]:
+    """Run all phases. Returns the figures.
+
+    Args:
+        keep: called with the figures so far after each phase.
+    """
     with running(program, devices) as (fleet, registering):
         count = len(fleet.servers)
         found: dict[str, Any] = {
@@ -158,10 +231,13 @@ def measure(program: str, devices: int, say: Callable[[str], None]) -> dict[str,
         empty = sum(server.memory() for server in fleet.servers)
         found["connect"] = connect(fleet, devices)
         say(f"connected: {found['connect']['per_second']:.0f}/s")
+        keep(found)
         found["quiet"] = quiet(fleet, devices, empty)
         say(f"quiet: {found['quiet']['server_bytes']:.0f} bytes a device in the servers")
+        keep(found)
         found["reports"] = report(fleet, REPORTS if devices >= FEW else 1.0)
         say(f"reports: {found['reports']['per_second']:.0f}/s")
+        keep(found)
         found["kill"] = kill(fleet, KILL_LOAD * found["reports"]["per_second"])
         say(f"killed: {found['kill']['lost']} devices back after {found['kill']['seconds']:.1f} s")
         return found
@@ -311,14 +387,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--devices", type=int, default=1_000)
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER")
     parser.add_argument("--write-docs", action="store_true", help="write the newest results into the docs; run nothing")
+    parser.add_argument("--needs", action="store_true", help="write what the run needs; run nothing")
     arguments = parser.parse_args(argv)
     if arguments.write_docs:
         write_docs(arguments.results)
         return
+    run = Needs.of(arguments.devices, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    print(run, flush=True)
+    if arguments.needs:
+        return
+    run.check()
     if (program := find_redis()) is None:
         raise SystemExit("no Redis server is installed")
-    found = measure(program, arguments.devices, lambda line: print(line, flush=True))
     arguments.results.mkdir(parents=True, exist_ok=True)
+    unfinished = arguments.results / "fleet-unfinished.json"
+
+    def keep(found: dict[str, Any]) -> None:
+        unfinished.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+    found = measure(program, arguments.devices, lambda line: print(line, flush=True), keep)
+    unfinished.unlink()
     (arguments.results / "fleet.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     (arguments.results / "fleet.md").write_text(table(found) + "\n", encoding="utf-8")
     print(f"\n{table(found)}\n\nWritten to {arguments.results}: fleet.json, fleet.md")

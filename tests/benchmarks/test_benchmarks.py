@@ -119,6 +119,15 @@ def test_a_fleet_comes_back_after_a_server_was_killed(tmp_path, devices):
     assert "| one server killed (kill -9) | " in (tmp_path / "fleet.md").read_text()
 
 
+def test_a_fleet_for_which_the_machine_is_too_small_is_refused(monkeypatch, capsys):
+    """Before anything runs, with what it needs and what there is."""
+    monkeypatch.setattr(fleet, "available_memory", lambda: 2**30)
+    with pytest.raises(SystemExit, match=r"needs \d+\.\d GiB of memory, and 1\.0 are free"):
+        fleet.main(["--devices", "100000"])
+    fleet.main(["--devices", "100000", "--needs"])
+    assert capsys.readouterr().out.count("GiB of memory; about ") == 2
+
+
 def test_a_fleet_has_room_on_the_servers_that_are_left():
     """With one server less there are descriptors for all devices; the load has them too."""
     for devices in (1, 500, 100_000, 1_000_000):

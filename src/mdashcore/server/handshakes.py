@@ -42,7 +42,7 @@ _DEVICE_LINE: Final = f"GET {DEVICE_PATH}".encode()
 MAX_HANDSHAKES: Final = 32  # that read the store at the same time: one that reads in groups is then several times as
 # fast as with one, and a request in between waits for some milliseconds
 
-MAX_ENTERING: Final = 16  # that are let in during two rounds of the event loop. Requests of other clients wait for
+MAX_ENTERING: Final = 8  # that are let in during two rounds of the event loop. Requests of other clients wait for
 # that: 4 ms in each round, with the sessions and first reports of these devices
 
 HANDSHAKE_RETRY_AFTER: Final = 5.0  # seconds until a client should try again: a server that goes down has gone then
@@ -104,6 +104,7 @@ class Handshakes:
         connection.set_unread_timeout(0)  # a WebSocket has pings
         accepted = await ws.accept(request, {"X-Request-Id": connection.request_id})
         responses[101 if accepted else 400] += 1
+        connection.inflow.delay()
         current.set("")  # what the socket does is not done for the handshake any more
         return Socket(ws, serve if accepted else _nothing)
 

@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 RESERVED_DESCRIPTORS: Final = 64  # for the clients that are connected: 40 threads of a store with a file each, and some
 # more
 
-ACCEPT_SLICE: Final = 0.002  # seconds of accepting until other tasks have their turn: 20 connections. Those that
+ACCEPT_SLICE: Final = 0.001  # seconds of accepting until other tasks have their turn: 10 connections. Those that
 # wait in the kernel are served a little later; those that its queue has no room for have to dial again
 
 RETRY_ACCEPT: Final = 0.1  # seconds; at full load ten connections a second are refused

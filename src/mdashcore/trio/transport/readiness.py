@@ -29,17 +29,26 @@ _log = logging.getLogger(__name__)
 
 MAX_RECORDS: Final = 16  # TLS records that are read together: 0.1 ms of work, as for the first one
 
-MAX_READY_SOCKETS: Final = 16  # sockets that are read from before other tasks run
+MAX_READY_SOCKETS: Final = 16  # sockets of each kind that are read from before other tasks run
 
 MAX_TURN: Final = 2 * WORK_SLICE  # seconds of one turn for functions, with a slice for each owner; tasks do the rest.
 # A message of each of those sockets takes 1 ms
 
 
 class _Poller:
-    """Calls a function for each readable socket, in a system task of the run."""
+    """Calls a function for each readable socket, in a system task of the run.
+
+    Those of requests come first. A fleet that leaves or reports in the same moment makes thousands of others readable,
+    and a request waits for no more than a few of them.
+    """
 
     def __init__(self) -> None:
-        self._epoll = select.epoll()
+        self._requests, self._others = select.epoll(), select.epoll()
+        self._epoll = select.epoll()  # of these two: readable if one of their sockets is
+        for part in (self._requests, self._others):
+            self._epoll.register(part.fileno(), select.EPOLLIN)
+        self._late: set[int] = set()
+        """The sockets in `_others`."""
         self._ready: dict[int, Callable[[], None]] = {}
         self._spent: dict[Hashable, float] = {}  # seconds in this turn, by owner
         self._clock = self._end = 0.0  # last read time, and the time at which this turn ends
@@ -53,23 +62,35 @@ class _Poller:
         """Whether such functions are being called now. What they leave undone is not done in the same way."""
 
     def watch(self, fd: int, ready: Callable[[], None]) -> None:
-        self._epoll.register(fd, select.EPOLLIN)
+        self._late.discard(fd)  # the number may have been that of a socket that was closed without a word
+        self._requests.register(fd, select.EPOLLIN)
         self._ready[fd] = ready
+
+    def delay(self, fd: int, ready: Callable[[], None]) -> None:
+        if self._ready.get(fd) == ready and fd not in self._late:
+            self._late.add(fd)
+            with suppress(OSError, ValueError):  # held, or closed already
+                self._requests.unregister(fd)
+                self._others.register(fd, select.EPOLLIN)
+
+    def _epoll_of(self, fd: int) -> select.epoll:
+        return self._others if fd in self._late else self._requests
 
     def hold(self, fd: int, ready: Callable[[], None], hold: bool) -> None:
         if self._ready.get(fd) != ready:  # the number was given to another socket
             return
         with suppress(OSError, ValueError):  # closed already
             if hold:  # an empty event mask would not do: epoll still reports the end of a connection
-                self._epoll.unregister(fd)
+                self._epoll_of(fd).unregister(fd)
             else:
-                self._epoll.register(fd, select.EPOLLIN)
+                self._epoll_of(fd).register(fd, select.EPOLLIN)
 
     def forget(self, fd: int, ready: Callable[[], None]) -> None:
         if self._ready.get(fd) == ready:
             del self._ready[fd]
             with suppress(OSError, ValueError):  # held, or closed already
-                self._epoll.unregister(fd)
+                self._epoll_of(fd).unregister(fd)
+            self._late.discard(fd)
 
     def call_in_turn(self, owner: Hashable, function: Callable[[bytes], bytes | None], data: bytes) -> bytes | None:
         """Call a function with data if the owner has time left in this turn; else return the data."""
@@ -111,13 +132,15 @@ class _Poller:
                 self._spent.clear()
                 self._clock = perf_counter()
                 self._end = self._clock + MAX_TURN
-                for fd, _ in self._epoll.poll(0, MAX_READY_SOCKETS):
-                    if (ready := self._ready.get(fd)) is not None:  # an earlier function may have closed it
-                        ready()
+                for part in (self._requests, self._others):
+                    for fd, _ in part.poll(0, MAX_READY_SOCKETS):
+                        if (ready := self._ready.get(fd)) is not None:  # an earlier function may have closed it
+                            ready()
                 at_end, self.at_end = self.at_end, None
                 self._call_all(at_end)
         finally:
-            self._epoll.close()
+            for epoll in (self._epoll, self._requests, self._others):
+                epoll.close()
 
     def _call_all(self, functions: list[Callable[[], None]]) -> None:
         self.ending = True
@@ -250,6 +273,11 @@ class Inflow:
         if self._task is not None:
             self._woken = True
             self._resume()
+
+    def delay(self) -> None:
+        """Read this stream after those of requests from now on: many of its kind may send at the same time."""
+        if self._poller is not None:
+            self._poller.delay(self._fd, self._read)
 
     def close(self) -> bytes:
         """Stop reading, before the stream is closed or read by other code. Returns the bytes that were not received."""
