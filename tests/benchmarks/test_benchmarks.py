@@ -91,6 +91,7 @@ def test_the_docs_have_a_place_for_the_figures():
     assert page.index("<!-- figures: begin -->") < page.index("<!-- figures: end -->")
 
 
+@pytest.mark.proof  # each contender's servers, one after the other; pieces and a fleet are measured in the gate
 @pytest.mark.skipif(bool(LOAD), reason=f"not installed: {', '.join(LOAD)}")
 def test_servers_answer_rightly_under_load(tmp_path):
     """Reports, each of which the load generator follows to the shadow and to the listener, however few they are."""
