@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import attrs
 import pytest
 import trio
+import trio.lowlevel
 import trio.testing
 from mortal import Mortal
 from wall_clock import WallClock
@@ -22,6 +24,7 @@ from mdashcore.job import Job, JobState
 from mdashcore.storage import ATOMIC, SHARED, Backend, open_backend
 from mdashcore.trio.node import Node, open_node
 from mdashcore.trio.together import together
+from mdashcore.trio.turns import Pace
 
 
 @attrs.define(eq=False)
@@ -197,6 +200,34 @@ async def test_a_large_job_delays_no_other(autojump_clock, monkeypatch):
         await told(place.hub, small.id, JobState.COMPLETED, account="bob", within=1)
         assert (await place.hub.jobs.get("alice", large.id)).counts.pending > 500
         await told(place.hub, large.id, JobState.COMPLETED)
+
+
+@pytest.mark.proof
+async def test_fifty_thousand_devices():
+    """Each is changed once; the notifications are few, and no other task waits for more than a moment of work."""
+    async with open_place() as place, trio.open_nursery() as nursery:
+        ids = [f"d{n:05}" for n in range(50_000)]
+        for id in ids:
+            await place.hub.registry.create("alice", id)
+        longest = 0.0
+
+        async def tick() -> None:
+            nonlocal longest
+            while True:
+                before = time.thread_time()  # others may have the core: only work counts
+                await trio.lowlevel.checkpoint()
+                longest = max(longest, time.thread_time() - before)
+
+        request = place.hub.jobs.parse({"desired": {"n": 1}, "filter": []})
+        made = await place.hub.jobs.create("alice", request, by="alice", pause=Pace("alice"))
+        nursery.start_soon(tick)
+        ended = await told(place.hub, made.id, JobState.COMPLETED, within=400)
+        nursery.cancel_scope.cancel()
+    assert (ended.counts.changed, ended.counts.failed) == (50_000, 0)
+    assert await versions(place.hub, ids) == {1}
+    entries = await place.hub.feed.query("alice", LogQuery(name="job.*", limit=1000))
+    assert len(entries) <= 2 + ended.changed - ended.created + 1
+    assert longest < 0.1
 
 
 # Work at the same time
