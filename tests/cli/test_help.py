@@ -61,7 +61,7 @@ def test_examples(words):
     assert any(words in line for line in lines)
     for line in lines:
         for part in re.findall(r"\bmdash ([^|)]+)", line):
-            command, arguments = cli, shlex.split(part.partition("<")[0])
+            command, arguments = cli, shlex.split(part.partition(" <")[0])
             while isinstance(command, click.Group):
                 command = command.get_command(click.Context(command), arguments.pop(0))
             known = {name for option in command.params for name in option.opts}
