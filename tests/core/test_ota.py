@@ -687,12 +687,12 @@ class TestTheTransferBefore:
             silent = after(silent, UpdateDeadlinePassed(), now=NOW + 90 * number + 90)
         assert silent.state is S.TIMED_OUT
 
-    def test_once_the_earlier_one_is_forgotten_it_can_be_told(self) -> None:
-        """A transfer that is open then is the one that was begun."""
+    def test_also_after_the_time_in_which_it_should_have_forgotten(self) -> None:
+        """Some devices never forget: a transfer that is open then may still be the earlier one."""
         update = after(Update.queued("u2", ZIP, now=NOW, held_until=NOW + 500), Started(OLD))
         update = after(update, StepTimedOut("OTA.Begin"), now=NOW + 511)
-        assert next_step(update) == Ask()
-        assert next_step(after(update, reported(attrs.evolve(OLD, status=1)), now=NOW + 511)) == Write(0, 1024)
+        assert after(update, reported(attrs.evolve(OLD, status=1)), now=NOW + 511) is update
+        assert (next_step(update), update.waits_until) == (Wait(NOW + 541), NOW + 1121)
 
     def test_a_device_that_never_forgets(self) -> None:
         """The end says what helps."""
@@ -1447,6 +1447,15 @@ class TestAnotherClock:
         assert "00:00" in waits.reason
         assert "01:30" in moved(waits, 5400.0).reason
         assert moved(attrs.evolve(waits, reason="no"), 5400.0).reason == "no"
+
+
+def test_a_device_that_says_at_last_that_it_is_on_trial_is_not_taken_for_committed():
+    """It could not say so before, and its commit time-out is over by the clock here, not by its own."""
+    trial = after(rebooted(), plain(KEPT))
+    later = NOW + trial.options.commit_timeout + 11
+    assert advance(trial, plain(KEPT), now=later).state is S.COMMITTED
+    said = advance(trial, reported(TRIAL), now=later)
+    assert (said.state, said.commit_unknown, said.reason) == (S.UNCOMMITTED, False, "")
 
 
 class TestAnOutage:

@@ -466,6 +466,17 @@ def test_without_trouble_the_simulation_ends_as_it_should(commits: bool, end: Up
     assert course.update.state is end
 
 
+def test_a_transfer_that_a_device_never_forgets_is_not_taken_for_ours() -> None:
+    """The time after which others forget it is over, and the answer to OTA.Begin was lost."""
+    course = Simulation()
+    course.begin(1, False, False, False, 0, 60, False, head_start=0, forgets=False, earlier=(20.0, 0))
+    course.something_happens("time passes", 70.0)
+    course.something_happens("answer lost", 0.125)
+    course.something_happens("link flickers", 0.125)
+    course.things_go_well(1, False)  # OTA.Write into it would fail here
+    course.teardown()
+
+
 def test_a_healthy_device_is_committed_without_a_request() -> None:
     """Where that was asked for; and the same device, cut off before its time, rolls back."""
     for breaks, end in ((False, UpdateState.COMMITTED), (True, UpdateState.ROLLED_BACK)):

@@ -117,7 +117,8 @@ def begin_unanswered(u: Update, e: Any, now: float) -> bool:
     # Neither OTA.Status nor a refusal could tell that one from the transfer that this OTA.Begin may have begun.
     if awaited(u) != Begin.method or u.session is not Session.NONE:
         return False
-    return u.waits_until is not None or (u.held_until is not None and now < u.held_until + BUSY_MARGIN)
+    # Nor does the time after which devices forget a transfer: some never do.
+    return u.waits_until is not None or u.held_until is not None
 
 
 def begin_silent(u: Update, e: Any, now: float) -> bool:
@@ -243,6 +244,8 @@ def new_settled(u: Update, e: Any, now: float) -> bool:
 def kept(u: Update, e: Any, now: float) -> bool:
     """new build, still there after its commit time-out"""
     if not u.commit_unknown or not asked(u, e, now) or runs(u, e.build) is not Runs.NEW:
+        return False
+    if e.build.is_committed is False:  # it could not say so before
         return False
     return u.commit_settled or now >= u.changed + u.unattended + u.options.commit_timeout + COMMIT_MARGIN
 
