@@ -142,7 +142,7 @@ class Needs:
 
     def __str__(self) -> str:
         return (
-            f"{self.servers} servers, {self.loads} loads and one Redis; {number(self.descriptors)} descriptors, "
+            f"servers: {self.servers}, load processes: {self.loads}, descriptors: {number(self.descriptors)}, "
             f"{self.memory / 2**30:.1f} GiB of memory; about {math.ceil(self.seconds / 60)} minutes on two cores"
         )
 

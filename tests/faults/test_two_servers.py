@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +12,8 @@ import trio_websocket
 
 from mdashcore import _json
 from mdashcore.testing.device import ScriptedDevice, connect_device
+
+DEAD = 90.0  # seconds until one has declared the other dead, and has checked each device: on a quiet machine 20 to 50
 
 
 @pytest.fixture
@@ -83,3 +86,55 @@ async def test_one_is_killed_and_its_device_goes_to_the_other(servers):
         assert (await second.http.get("/devices/lamp")).json()["online"] is True
         assert (await second.http.post("/devices/lamp/rpc/Where", json={})).json() == {"at": "second"}
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.proof
+async def test_one_is_stopped_and_goes_on(servers):
+    """Its devices are offline, and may go to the other. When it goes on, it finds out that it was taken for dead: those
+    of its connections end that are not the devices' newest, or that the other has stored as offline.
+    """
+    first, second = servers
+    tokens = {id: (await first.http.post("/devices", json={"id": id})).json()["token"] for id in ("lamp", "pump")}
+
+    async def until_online(id, *, online):
+        with trio.fail_after(DEAD):
+            while (await second.http.get(f"/devices/{id}")).json()["online"] is not online:  # noqa: ASYNC110
+                await trio.sleep(0.1)
+
+    async def until_called(server, id, name):
+        with trio.fail_after(DEAD):
+            while (await server.http.post(f"/devices/{id}/rpc/Where", json={})).json() != {"at": name}:  # noqa: ASYNC110
+                await trio.sleep(0.1)
+
+    async with trio.open_nursery() as nursery:
+        async with (
+            connect_device(f"{first.ws}/rpc", tokens["lamp"]) as lamp,
+            connect_device(f"{first.ws}/rpc", tokens["pump"]) as pump,
+        ):
+            for id in tokens:
+                await until_online(id, online=True)
+            first.process.send_signal(signal.SIGSTOP)
+            try:
+                for id in tokens:
+                    await until_online(id, online=False)
+                moved = await nursery.start(stay, f"{second.ws}/rpc", tokens["lamp"], "second")
+                await until_called(second, "lamp", "second")
+            finally:
+                first.process.send_signal(signal.SIGCONT)
+            with trio.fail_after(DEAD):
+                for device in (lamp, pump):
+                    await attend(device, "the one that was stopped")
+        await nursery.start(stay, f"{first.ws}/rpc", tokens["pump"], "first")
+        for server in servers:
+            await until_called(server, "lamp", "second")
+            await until_called(server, "pump", "first")
+            assert (await server.http.get(f"{server.url}/readyz")).status_code == 200
+        assert not moved.ws.closed
+        nursery.cancel_scope.cancel()
+
+
+async def stay(url: str, token: str, name: str, *, task_status: trio.TaskStatus[ScriptedDevice]) -> None:
+    """Be a device that is connected, and answers with that name."""
+    async with connect_device(url, token) as device:
+        task_status.started(device)
+        await attend(device, name)
