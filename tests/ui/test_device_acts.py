@@ -461,6 +461,7 @@ def test_what_devices_report_breaks_no_list(page, person, axe):
     axe(page)
 
 
+@pytest.mark.proof  # that lists follow notifications is seen by many others
 def test_two_browsers_see_each_other_s_changes(open_page, person):
     """Immediately: what one registers, renames, selects away and deletes, the other shows."""
     one, two = open_page(person), open_page(person)
@@ -478,6 +479,7 @@ def test_two_browsers_see_each_other_s_changes(open_page, person):
     expect(two.get_by_role("toolbar")).to_be_hidden()
 
 
+@pytest.mark.proof  # their text is drawn by the dialog that each of the gate's tests opens
 def test_hostile_names_in_every_dialog(open_page, person, in_every_look):
     """They stay text, and nothing becomes wider than the screen."""
     for n, name in enumerate(HOSTILE):

@@ -119,6 +119,7 @@ def test_keys_are_found_and_secrets_covered(open_page, person, fleet):
     expect(changes(page)).not_to_contain_text("other →")
 
 
+@pytest.mark.proof  # a half typed field of it is looked at in test_device_edits.py
 def test_what_was_typed_is_there_again(open_page, person, fleet):
     """Looking at another tab loses nothing."""
     fleet.connect("lamp")
@@ -133,6 +134,7 @@ def test_what_was_typed_is_there_again(open_page, person, fleet):
     expect(changes(page)).to_be_hidden()
 
 
+@pytest.mark.proof  # as during a save, see test_device_edits.py
 def test_what_is_typed_while_it_is_read_stays(open_page, person, fleet, hold):
     """The device is asked again; what was typed before it answers is there after, beside what has changed on it."""
     fleet.connect("lamp")
@@ -177,6 +179,7 @@ def test_edits_survive_a_lost_device(open_page, person, fleet, axe):
     assert person.http.post("/devices/lamp/rpc/Config.Get", json={"key": "sys.tz_spec"}).json() == "UTC"
 
 
+@pytest.mark.proof  # drawn by the same parts as a shadow, which is looked at in the gate
 def test_keys_from_outside_stay_text(open_page, person, fleet, axe):
     """Whatever a configuration holds: no script runs, and nothing breaks out of its place."""
     evil = "<img src=x onerror=alert(1)>"

@@ -90,6 +90,7 @@ def test_json_that_is_half_typed_during_a_save_stays(page, person, slow_save):
     expect(desired(page).get_by_role("list")).to_have_text("b: nothing → 2")
 
 
+@pytest.mark.proof  # as fields, in the next test
 def test_json_that_is_half_typed_is_there_again(page, person):
     """As it was typed, and marked as wrong; with what went before it."""
     person.register("lamp")
@@ -210,6 +211,7 @@ def test_a_removal_without_an_answer_loses_nothing(page, fleet):
     assert flash.files[draft] == b"new"
 
 
+@pytest.mark.proof  # a full flash, in test_device_files.py, fails the same write
 def test_a_write_that_fails_leaves_the_file_as_it_was(page, fleet):
     """And says so; the reason is the device's."""
     flash = Flash(main=b"old")

@@ -185,6 +185,7 @@ def test_a_full_flash_loses_nothing(open_page, person, fleet, files, put):
     expect(page.get_by_role("dialog", name="Close without saving?")).to_contain_text("is lost")
 
 
+@pytest.mark.proof  # drafts are kept in one place: those of the shadow and of forms are looked at in the gate
 def test_what_was_typed_is_there_again(open_page, person, fleet, files, put):
     """Looking at another tab loses nothing; saving goes on from there."""
     fleet.connect("lamp")
@@ -291,6 +292,7 @@ class Flash:
         }
 
 
+@pytest.mark.proof  # the same steps as in test_device_edits.py, with nothing that fails
 def test_a_file_system_that_renames_over_nothing(open_page, person, fleet):
     """A file can be replaced all the same, and nothing is left over."""
     flash = Flash(main=b"old")

@@ -7,6 +7,7 @@ import json
 import re
 import zipfile
 
+import pytest
 import trio
 from playwright.sync_api import expect
 
@@ -63,6 +64,7 @@ def test_an_update_from_the_file_to_the_commit(open_page, person, fleet, make_fi
     axe(page)
 
 
+@pytest.mark.proof  # the same picture and history as of a commit
 def test_rolling_back_is_shown(open_page, person, fleet, install):
     """The old firmware runs again, the picture says so, and the history why."""
     fleet.connect("lamp")
@@ -123,6 +125,7 @@ def test_progress_is_shown_while_it_is_sent(open_page, person, fleet, make_firmw
     expect(picture(page)).to_have_accessible_name(re.compile("Now: Canceled"))
 
 
+@pytest.mark.proof  # what a cut hides is read anew in one place, see test_live.py
 def test_what_happened_behind_a_cut_is_shown(open_page, person, fleet, install, cable):
     """The connection of the page breaks; an update comes and runs; mended, the page has it."""
     fleet.connect("lamp")
@@ -223,6 +226,7 @@ def test_an_image_is_dropped(open_page, person, fleet):
     expect(form(page)).to_contain_text("<img src=x onerror=alert(1)>.bin")
 
 
+@pytest.mark.proof  # drawn by the same parts as the overview, which is looked at in the gate
 def test_manifests_from_outside_stay_text(open_page, person, fleet, make_firmware, axe):
     """Whatever is in a manifest or a report: no script runs, and nothing breaks out of its place."""
     evil = "<img src=x onerror=alert(1)>"

@@ -86,7 +86,7 @@ def test_values_from_before_the_page_are_plotted_too(open_page, person, fleet):
     expect(page.get_by_role("img", name="heat: now 20, between 10 and 30")).to_be_visible()
 
 
-@pytest.mark.parametrize("answer", ["Commit", "Roll back"])
+@pytest.mark.parametrize("answer", ["Commit", pytest.param("Roll back", marks=pytest.mark.proof)])
 def test_firmware_on_trial_is_kept_or_given_back(open_page, person, fleet, install, axe, answer):
     """A banner says what runs, and how long it may; what one can do is one click, or one question."""
     fleet.connect("lamp")
@@ -106,6 +106,7 @@ def test_firmware_on_trial_is_kept_or_given_back(open_page, person, fleet, insta
     expect(page.locator(".device-facts .tag")).to_have_text("committed")
 
 
+@pytest.mark.proof  # another sentence of the banner
 def test_firmware_that_the_server_commits(open_page, person, fleet, install):
     """The banner says that no person has to; and it goes when the firmware is committed."""
     fleet.connect("lamp")

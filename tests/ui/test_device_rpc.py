@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 import trio
 from playwright.sync_api import expect
 
@@ -156,6 +157,7 @@ def test_an_offline_device_cannot_be_called(open_page, person, fleet, axe):
     expect(page.get_by_text("The device is offline.")).to_be_hidden()
 
 
+@pytest.mark.proof  # drawn by the same parts as a shadow, which is looked at in the gate
 def test_answers_from_outside_stay_text(open_page, person, fleet, axe):
     """Whatever methods are called and answer: no script runs, and nothing breaks out of its place."""
     fleet.pretend(

@@ -144,7 +144,9 @@ def test_reports_do_not_take_the_focus(open_page, person, fleet, desire):
         expect(place).to_be_focused()
 
 
-@pytest.mark.parametrize("choice", ["Put my changes on top", "Discard my changes"])
+@pytest.mark.parametrize(
+    "choice", ["Put my changes on top", pytest.param("Discard my changes", marks=pytest.mark.proof)]
+)
 def test_a_conflict_is_shown_and_solved(open_page, person, desire, axe, choice):
     """Another user saves during an edit: both documents are shown, nothing is lost, and the user decides."""
     person.register("lamp")
@@ -170,6 +172,7 @@ def test_a_conflict_is_shown_and_solved(open_page, person, desire, axe, choice):
         expect(form.get_by_label("level", exact=True)).to_have_value("9")
 
 
+@pytest.mark.proof  # a conflict and what another saves, which are looked at one by one in the gate
 def test_two_browsers_at_the_same_time(open_page, person):
     """What one saves the other sees; what both edit is a conflict for the second, which keeps its draft."""
     person.register("lamp")

@@ -38,7 +38,7 @@ def is_question(request):
 # Sockets
 
 
-@pytest.mark.parametrize("how", ["by itself", "when somebody turns to it"])
+@pytest.mark.parametrize("how", ["by itself", pytest.param("when somebody turns to it", marks=pytest.mark.proof)])
 def test_a_socket_that_died_without_a_word_is_found_out(open_page, person, cable, tweak, how):
     """The server has what does not come: the page connects anew, goes on where it was, and shows it."""
     person.register("lamp", "Lamp")
@@ -172,7 +172,7 @@ def test_a_quiet_page_misses_nothing(open_page, person, cable):
 # Reading
 
 
-@pytest.mark.parametrize("what", ["one", "a new one", "all"])
+@pytest.mark.parametrize("what", ["one", pytest.param("a new one", marks=pytest.mark.proof), "all"])
 def test_what_is_told_during_a_slow_read_is_newer(open_page, person, fleet, what):
     """The answer was made before, and comes after: it does not undo what was told."""
     lamp = fleet.connect("lamp", name="Lamp", stats_interval=3600, log_interval=3600)
@@ -251,7 +251,7 @@ def test_what_was_missed_is_read_until_that_succeeds(open_page, person):
 # Whose page it is
 
 
-@pytest.mark.parametrize("how", ["after a logout", "without one"])
+@pytest.mark.parametrize("how", [pytest.param("after a logout", marks=pytest.mark.proof), "without one"])
 def test_a_page_never_goes_on_as_that_of_another_user(open_page, person, make_person, server, cable, how):
     """In another tab of the browser another user has logged in: this one becomes theirs as a whole."""
     other = make_person()

@@ -199,7 +199,7 @@ def test_a_download_shows_its_progress_and_can_be_stopped(open_page, person, fle
 # Presence
 
 
-@pytest.mark.parametrize("left", ["an end", "nothing"])
+@pytest.mark.parametrize("left", ["an end", pytest.param("nothing", marks=pytest.mark.proof)])
 def test_presence_says_no_more_than_the_log_does(open_page, person, fleet, calls, left):
     """Where the beginning is no longer kept: since when it is known, and the state that nothing has changed."""
     lamp = fleet.connect("lamp", **QUIET)

@@ -63,6 +63,7 @@ def test_keys_that_cannot_be_read_again(open_page, person, axe):
     expect(alert).to_be_hidden()
 
 
+@pytest.mark.proof  # as keys
 def test_users_that_cannot_be_read_again(open_page, admin, make_person):
     """The same for accounts."""
     other = make_person()
@@ -121,6 +122,7 @@ def test_the_focus_after_deleting(open_page, person):
     expect(page.get_by_role("button", name="Create the first key")).to_be_focused()
 
 
+@pytest.mark.proof  # as keys
 def test_the_focus_after_removing_a_user(open_page, admin, make_person):
     """As with keys."""
     other = make_person(f"zz{admin.name}")

@@ -244,6 +244,7 @@ def test_days_of_the_window(page, person, make_firmware, axe):
     assert made["plan"]["window"] == {"start": "22:00", "end": "04:00", "days": ["sat", "sun"]}
 
 
+@pytest.mark.proof  # the next form of test_days_of_the_window
 def test_days_without_times(page, person, make_firmware):
     """Are whole days."""
     person.register("d0")
