@@ -12,6 +12,7 @@ import trio.testing
 
 from mdashcore.server.auth import login_failures
 from mdashcore.server.auth.login_failures import LoginFailures
+from mdashcore.testing.device import FRAME_TIMEOUT
 
 
 def basic(name, password):
@@ -214,7 +215,7 @@ async def test_wrong_passwords_lock_the_name(alice, bob, monkeypatch):
             assert answer.headers["retry-after"] == "1"
         assert (await other.get("/me")).status_code == 200
         assert (await alice.http.get("/me")).status_code == 200
-        with trio.fail_after(5):
+        with trio.fail_after(FRAME_TIMEOUT):
             while (answer := await right.get("/me")).status_code == 429:
                 await trio.testing.wait_all_tasks_blocked(0.05)
         assert answer.status_code == 200

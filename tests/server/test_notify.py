@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mdash_backends.memory import MemoryBus, MemoryLogs
 from mdashcore.hub.feed import Feed, feed_topic
-from mdashcore.testing.device import connect_device
+from mdashcore.testing.device import FRAME_TIMEOUT, connect_device
 from mdashcore.trio.connections import subscribers
 from mdashcore.trio.connections.subscribers import Subscriber
 from mdashcore.trio.transport.stream import MessageStream
@@ -219,10 +219,10 @@ async def test_a_listener_that_is_gone_is_forgotten(alice, open_raw):
     node = alice.server.service.node
     async with open_raw(alice.server) as one, alice.listen(), alice.listen(start=0):
         await one.handshake(alice.key, path="/api/v2/notify")
-        with trio.fail_after(5):
+        with trio.fail_after(FRAME_TIMEOUT):
             while (len(node.devices), len(node.subscribers)) != (0, 3):
                 await trio.testing.wait_all_tasks_blocked(0.01)
-    with trio.fail_after(5):
+    with trio.fail_after(FRAME_TIMEOUT):
         while (len(node.devices), len(node.subscribers)) != (0, 0):
             await emit(alice, "anybody?")
             await trio.testing.wait_all_tasks_blocked(0.01)

@@ -20,7 +20,7 @@ from mdashcore.identity import DeviceKey
 from mdashcore.server.config import load_config
 from mdashcore.server.run import open_server
 from mdashcore.server.service import InFlight
-from mdashcore.testing.device import connect_device
+from mdashcore.testing.device import FRAME_TIMEOUT, connect_device
 from mdashcore.trio import background
 from mdashcore.trio.agent import Backoff
 from mdashcore.virtual_device import FirmwareBuild, VirtualDevice
@@ -106,7 +106,7 @@ def blobs(server):
 
 async def settled(condition):
     """Wait until something is so that no notification tells of."""
-    with trio.fail_after(5):
+    with trio.fail_after(FRAME_TIMEOUT):
         while not await condition():
             await trio.testing.wait_all_tasks_blocked(0.005)
 

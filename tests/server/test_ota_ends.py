@@ -16,6 +16,7 @@ from mdashcore.identity import DeviceKey
 from mdashcore.ota import UPDATE_ENDS, UpdateState
 from mdashcore.server.uploads import update_upload as server_upload
 from mdashcore.server.uploads.update_query import PARAMETERS
+from mdashcore.testing.device import FRAME_TIMEOUT
 from mdashcore.trio.agent import Backoff
 from mdashcore.virtual_device import FirmwareBuild, VirtualDevice, join
 from mdashcore.virtual_device.connect import run_virtual_device
@@ -89,7 +90,7 @@ class Lamp:
     async def off(self):
         """A power cut, noticed by the server."""
         self.scope.cancel()
-        with trio.fail_after(5):
+        with trio.fail_after(FRAME_TIMEOUT):
             while DeviceKey("alice", "d1") in self.person.server.service.node.devices:
                 await trio.testing.wait_all_tasks_blocked(0.005)
 

@@ -9,6 +9,7 @@ import trio
 import trio.testing
 from rows import every_row
 
+from mdashcore.testing.device import FRAME_TIMEOUT
 from mdashcore.trio.node import NodeSettings
 
 pytestmark = pytest.mark.every_lane("no epoll")
@@ -98,7 +99,7 @@ async def test_params_of_any_kind_reach_the_device_unchanged(alice, device):
     """They are read to be checked, never written anew."""
     for params in ("[1,2]", '"text"', "7", "false", "{}", "[]", "1" * 100, '{"z":1,"a":2}', "1.0", "-0"):
         async with alice.calling("POST", "/devices/d1/rpc/X", content=params) as response:
-            with trio.fail_after(5):
+            with trio.fail_after(FRAME_TIMEOUT):
                 frame = await device.ws.get_message()
             assert frame.endswith(f'"params":{params}}}')
             await device.reply(json.loads(frame))
@@ -257,7 +258,7 @@ async def test_a_client_that_leaves_leaves_no_call_behind(alice, device):
             await device.expect("X")
             nursery.cancel_scope.cancel()
     (connected,) = alice.server.service.node.devices.values()
-    with trio.fail_after(5):
+    with trio.fail_after(FRAME_TIMEOUT):
         while connected.link.connection._calls:
             await trio.testing.wait_all_tasks_blocked(0.01)
 

@@ -25,6 +25,7 @@ from mdashcore.identity import DeviceKey
 from mdashcore.server.gateway import Gateway
 from mdashcore.server.service import Service
 from mdashcore.storage import Backend
+from mdashcore.testing.device import FRAME_TIMEOUT
 from mdashcore.trio.agent import PING_INTERVAL, PING_TIMEOUT, Agent, Backoff, open_agent
 from mdashcore.trio.node import Node, open_node
 from mdashcore.trio.transport.server_websocket import ServerWebSocket
@@ -352,7 +353,7 @@ async def test_it_says_goodbye_when_it_leaves(hub: Hub) -> None:
     async with serve_node(hub) as (node, port):
         async with open_agent(url(port), token, no_handler) as agent:
             await agent.wait_connected()
-        with trio.fail_after(2):
+        with trio.fail_after(FRAME_TIMEOUT):
             while DeviceKey("alice", "d1") in node.devices:
                 await trio.lowlevel.checkpoint()
 

@@ -10,7 +10,7 @@ import trio
 import trustme
 
 from mdashcore import InvalidInput
-from mdashcore.trio.transport.client_websocket import Refused, open_socket
+from mdashcore.trio.transport.client_websocket import CONNECT_TIMEOUT, Refused, open_socket
 
 
 @asynccontextmanager
@@ -56,7 +56,7 @@ async def test_no_such_host():
 async def test_a_peer_that_hangs_up():
     """A server that closes instead of answering is an error immediately, not after the time-out."""
     async with answering(hang_up) as port:
-        with trio.fail_after(5), pytest.raises(OSError, match="hangs up instead of answering"):
+        with trio.fail_after(CONNECT_TIMEOUT / 2), pytest.raises(OSError, match="hangs up instead of answering"):
             await dial(f"ws://127.0.0.1:{port}/")
 
 
@@ -70,7 +70,10 @@ async def test_a_peer_that_says_something_else(words):
         await stream.aclose()
 
     async with answering(greet) as port:
-        with trio.fail_after(5), pytest.raises(OSError, match=r"instead of answering|is not understood"):
+        with (
+            trio.fail_after(CONNECT_TIMEOUT / 2),
+            pytest.raises(OSError, match=r"instead of answering|is not understood"),
+        ):
             await dial(f"ws://127.0.0.1:{port}/")
 
 
@@ -103,7 +106,7 @@ async def test_a_certificate_that_is_not_trusted():
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(tls)
     async with answering(hang_up, tls) as port:
-        with trio.fail_after(5), pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
+        with trio.fail_after(CONNECT_TIMEOUT / 2), pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
             await dial(f"wss://127.0.0.1:{port}/")
 
 
@@ -116,7 +119,7 @@ async def test_no_tls():
         await stream.aclose()
 
     async with answering(answer) as port:
-        with trio.fail_after(5), pytest.raises(OSError, match=r"^TLS: "):
+        with trio.fail_after(CONNECT_TIMEOUT / 2), pytest.raises(OSError, match=r"^TLS: "):
             await dial(f"wss://127.0.0.1:{port}/")
 
 
