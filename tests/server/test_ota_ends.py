@@ -448,6 +448,8 @@ BAD = {
     "queue=": "queue",
     "force=2": "force",
     "bare=yes": "bare",
+    "keep=always": "keep",
+    "keep=1&firmware=fw_x": "firmware",
     "commit=later": "commit",
     "commit_after=30": "commit_after",
     "commit=auto&commit_after=0": "commit_after",
