@@ -131,7 +131,7 @@ class ServerChecks:
 
 
 def _eviction_faults(info: Mapping[str, str]) -> Iterator[_Fault]:
-    """A server must not remove keys when its memory is full. Of ours, only unfinished blobs are volatile."""
+    """Yield a fault if the server removes keys when its memory is full. Of ours, only unfinished blobs are volatile."""
     policy = info.get("maxmemory_policy", "")
     if not policy.startswith("allkeys-"):
         return

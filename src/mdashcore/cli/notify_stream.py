@@ -28,8 +28,8 @@ async def print_notifications(remote: Remote, start: int | None) -> None:
         async with remote.client() as client, remote.notifications(client, start, say=say) as news:
             say(f"Listening to {remote.server}")
             while True:
-                told = await news.receive()
-                if told is None:
+                notification = await news.receive()
+                if notification is None:
                     news.end_outage()
                 else:
-                    click.echo(json_line(_json.encode(told).decode()))
+                    click.echo(json_line(_json.encode(notification).decode()))

@@ -93,13 +93,13 @@ class UpdateFollower:
                 await self._give_up()
 
     async def follow(self, until: Collection[UpdateState] = UPDATE_ENDS) -> UpdateDocument:
-        """Read what is told of the update until it has ended, or is in one of these states."""
+        """Read the notifications of the update until it has ended, or is in one of these states."""
         while not (self.update["state"] in UPDATE_ENDS or self.update["state"] in until):
-            told = await self._news.receive()
-            if told is None:  # the notification of the end may be lost with the server's log
+            notification = await self._news.receive()
+            if notification is None:  # the notification of the end may be lost with the server's log
                 await self.read_again()
-            elif told["id"] == self._device:
-                self._apply(told)
+            elif notification["id"] == self._device:
+                self._apply(notification)
         return self.update
 
     async def read_again(self) -> UpdateDocument:
@@ -121,14 +121,14 @@ class UpdateFollower:
         self._show(ended)
         return self.update
 
-    def _apply(self, told: NotificationDocument) -> None:
+    def _apply(self, notification: NotificationDocument) -> None:
         """Apply a notification of the device. Those of other things, and older ones, change nothing."""
-        if told["name"] == DELETED:
+        if notification["name"] == DELETED:
             raise NotFound(f"device {self._device!r} was removed during its update")
-        data: Any = told.get("data")
-        if not told["name"].startswith("ota.") or data["id"] != self.update["id"]:
+        data: Any = notification.get("data")
+        if not notification["name"].startswith("ota.") or data["id"] != self.update["id"]:
             return
-        if told["name"] == "ota.progress":
+        if notification["name"] == "ota.progress":
             self._show(cast(UpdateDocument, {**self.update, **data}))
         elif data["revision"] > self.update["revision"]:
             self._show(data)

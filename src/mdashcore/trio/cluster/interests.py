@@ -89,7 +89,7 @@ class Interests:
         self._ended = False
 
     def __len__(self) -> int:
-        """The number of topics that are being read."""
+        """Return the number of topics that are being read."""
         return self._reading
 
     def hold(self, account: str) -> AbstractContextManager[Callable[[], bool]]:

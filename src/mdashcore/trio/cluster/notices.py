@@ -74,7 +74,7 @@ class DeviceNotices:
         self._news = trio.Event()
 
     def __len__(self) -> int:
-        """The number of messages that wait."""
+        """Return the number of messages that wait."""
         return len(self._waiting) + len(self._accounts)
 
     def device_changed(self, key: DeviceKey, node: str | None = None) -> None:

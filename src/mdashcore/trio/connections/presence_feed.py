@@ -124,14 +124,14 @@ class PresenceFeed:
                 if record.node not in back:
                     await self.release(key, record.session, record.last_seen or self._hub.now())
 
-        async def look() -> None:
+        async def check() -> None:
             nonlocal back
             while True:
                 await trio.sleep(BEAT_INTERVAL)
                 back = await self._background.persist(alive)
 
         async with trio.open_nursery() as looking:
-            looking.start_soon(look)
+            looking.start_soon(check)
             async with trio.open_nursery() as releasing:
                 for _ in range(SWEEPERS):
                     releasing.start_soon(release)

@@ -197,7 +197,7 @@ class UpdateSupervisor:
             if name != f"ota.{driver.update.state}":  # else it is the driver's own notification
                 driver.request_reload()
         elif name == _QUEUED:
-            self._look_for_update(key)
+            self._resume_if_connected(key)
 
     def on_changed(self, key: DeviceKey) -> None:
         """Handle the message of another node that it has queued, changed or taken over the device's update."""
@@ -205,7 +205,7 @@ class UpdateSupervisor:
         if (driver := self._drivers.get(key)) is not None:
             driver.request_reload()
         else:
-            self._background.spawn(lambda: self._look_if_held(key))
+            self._background.spawn(lambda: self._resume_if_held(key))
 
     def on_missed(self, account: str) -> None:
         """Read the awaited updates of an account again, because notifications may have been missed."""
@@ -260,12 +260,12 @@ class UpdateSupervisor:
             return False  # it is logged; the check in turn finds the update
         return holder == self._node and key in self._connected and key not in self._drivers
 
-    async def _look_if_held(self, key: DeviceKey) -> None:
+    async def _resume_if_held(self, key: DeviceKey) -> None:
         """Drive an update that another node has changed, unless the device has moved to that node."""
         if await self._is_held_here(key):
-            self._look_for_update(key)
+            self._resume_if_connected(key)
 
-    def _look_for_update(self, key: DeviceKey) -> None:
+    def _resume_if_connected(self, key: DeviceKey) -> None:
         """Drive an update that was just queued, if the device is connected to this node."""
         if key not in self._connected:
             return
