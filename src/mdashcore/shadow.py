@@ -14,7 +14,6 @@ copied one level deep, and a removed or overwritten subtree is measured once.
 
 from __future__ import annotations
 
-import re
 from enum import Enum
 from functools import cached_property
 from math import floor
@@ -24,9 +23,10 @@ import msgspec
 from attrs import field, frozen
 
 from mdashcore._checked import whole
-from mdashcore._errors import InvalidInput, InvalidShadowUpdate, ShadowConflict, StorageError, TooLarge
+from mdashcore._errors import InvalidInput, InvalidShadowUpdate, ShadowConflict, StorageError
 from mdashcore._json import encode
 from mdashcore._sections import ABSENT, Section, check_state
+from mdashcore._shadow_request import client_token_of, encoded, state_of, too_large, version_of
 from mdashcore._trees import (
     JsonObject,
     JsonValue,
@@ -66,7 +66,6 @@ Patch: TypeAlias = JsonObject | Literal[_Cleared.CLEARED] | None
 alone.
 """
 
-MAX_CLIENT_TOKEN_BYTES = 64  # AWS IoT's limit; in UTF-8
 _DEEPEST = 32  # a document with metadata, in a frame in a frame, stays below the 64 levels that are read of JSON
 
 
@@ -159,7 +158,7 @@ class Shadow:
         """
         if not isinstance(document, dict):
             raise InvalidShadowUpdate("Invalid JSON: an update must be an object")
-        state, text = _state_of(document, limits, max(limits.max_bytes, self.size))
+        state, text = state_of(document, max(limits.max_bytes, self.size), limits.max_bytes, limits.max_depth)
         timestamp = floor(now)
         desired, reported, left = self._desired, self._reported, self.delta or {}
         asked, said = _patch_of(state, "desired"), _patch_of(state, "reported")
@@ -173,7 +172,7 @@ class Shadow:
         except InvalidShadowUpdate:
             check_state(state, text, limits.max_depth, nulls=True)  # raises it, with the words for the first fault
             raise
-        version, client_token = _version(document), _client_token(document)
+        version, client_token = version_of(document), client_token_of(document)
         if version is not None and version != self.version:
             if self.version:
                 raise ShadowConflict("Version conflict")
@@ -181,7 +180,7 @@ class Shadow:
                 raise InvalidShadowUpdate("Invalid version")
         shadow = Shadow(desired, reported, self.version + 1, timestamp)
         if shadow.size > limits.max_bytes and shadow.size > self.size:
-            raise _too_large(limits)
+            raise too_large(limits.max_bytes)
         vars(shadow)["delta"] = left or None  # the place where the cached property keeps its value
         return shadow, Change(shadow=shadow, state=state, state_json=text, client_token=client_token)
 
@@ -254,7 +253,7 @@ class Shadow:
             if not isinstance(stored, dict):
                 raise InvalidShadowUpdate("not an object")
             state, version, timestamp = stored.get("state"), stored.get("version"), stored.get("timestamp")
-            check_state(state, _encoded(state), _DEEPEST, nulls=False)
+            check_state(state, encoded(state), _DEEPEST, nulls=False)
             if type(version) is not int or version < 0 or type(timestamp) is not int:
                 raise InvalidShadowUpdate("version or timestamp is no such number")
             if not mirrors(state, stored.get("timestamps")):
@@ -338,86 +337,3 @@ def _patch_of(state: JsonObject | None, section: str) -> Patch:
         return None
     patch = state[section]
     return CLEARED if patch is None else cast(JsonObject, patch)
-
-
-def _too_large(limits: ShadowLimits) -> TooLarge:
-    return TooLarge(f"The payload exceeds the maximum size allowed: {limits.max_bytes} bytes")
-
-
-def _state_of(document: JsonObject, limits: ShadowLimits, room: int) -> tuple[JsonObject | None, bytes]:
-    """Return the state of an update, and the same as JSON. Its patches are still to be checked.
-
-    Args:
-        room: bytes that the shadow may have.
-
-    Raises:
-        InvalidShadowUpdate: the update is malformed.
-        TooLarge: it cannot fit, which is seen before anything is made of it.
-    """
-    if "state" not in document:
-        raise InvalidShadowUpdate("Missing required node: state")
-    state = document["state"]
-    if state is None:
-        return None, b"null"
-    text = _encoded(state)
-    if text is not None and _least_size(text) > room:
-        raise _too_large(limits)
-    if text is None or not isinstance(state, dict) or not state.keys() <= _SECTIONS:
-        check_state(state, text, limits.max_depth, nulls=True)
-        raise InvalidShadowUpdate("State node must be an object")
-    return state, text
-
-
-_SECTIONS: Final = frozenset({"desired", "reported"})
-
-_WRAPPING: Final = len('{"desired":{},"reported":{}}')  # bytes around the members; an empty section has size 0
-
-_NULL_MEMBER: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+":null,?')
-_EMPTY_MEMBER: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+":\{\},?')
-
-
-def _encoded(state: JsonValue) -> bytes | None:
-    """Return the state as JSON; `None` if it cannot be written as that."""
-    try:
-        return encode(state)
-    except (ValueError, TypeError, RecursionError):
-        return None
-
-
-def _least_size(text: bytes) -> int:
-    """Return the bytes that a shadow has at least after this state was merged into it.
-
-    All that is no null stays, with the objects that hold it. To look at the text takes a fraction of the merge's time.
-    """
-    if b":null" in text:
-        text = _NULL_MEMBER.sub(b"", text)
-        while len(left := _EMPTY_MEMBER.sub(b"", text.replace(b",}", b"}"))) < len(text):
-            text = left
-    return len(text) - _WRAPPING
-
-
-def _version(document: JsonObject) -> int | None:
-    """Return the `version` of an update, or `None` if it has none. Raises `InvalidShadowUpdate`."""
-    if "version" not in document:
-        return None
-    version = document["version"]  # not null: a caller that asks for a version check must get one
-    if type(version) is not int or version < 0:
-        raise InvalidShadowUpdate("Invalid version")
-    return version
-
-
-def _client_token(document: JsonObject) -> str | None:
-    """Return the `clientToken` of an update, or `None` if it has none. Raises `InvalidShadowUpdate`."""
-    if "clientToken" not in document:
-        return None
-    token = document["clientToken"]
-    if type(token) is not str or not _is_short_text(token):
-        raise InvalidShadowUpdate("Invalid clientToken")
-    return token
-
-
-def _is_short_text(token: str) -> bool:
-    try:
-        return len(token.encode()) <= MAX_CLIENT_TOKEN_BYTES
-    except UnicodeEncodeError:  # half a surrogate pair: JSON can escape it, UTF-8 cannot hold it
-        return False

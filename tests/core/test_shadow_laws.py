@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from mdashcore._errors import InvalidShadowUpdate, ShadowConflict, StorageError, TooLarge
 from mdashcore._json import decode, encode
 from mdashcore._sections import check_state
-from mdashcore.shadow import Shadow, ShadowLimits, _least_size, delta, merge, values_equal
+from mdashcore._shadow_request import least_size
+from mdashcore.shadow import Shadow, ShadowLimits, delta, merge, values_equal
 
 # Few keys, few values and many objects, so that updates meet each other below the top level.
 scalars = st.sampled_from([0, 1, 1.0, True, "ü", 2**70])
@@ -342,7 +343,7 @@ def test_what_is_too_large_at_a_glance_is_too_large(some_shadow: Any, update: An
     if isinstance(update["state"], dict) and isinstance(update["state"].get("reported"), dict):
         update = {"state": {**update["state"], "reported": {**update["state"]["reported"], **hard}}}
     after, _ = before.update(update, now=2)
-    assert _least_size(encode(update["state"])) <= after.size
+    assert least_size(encode(update["state"])) <= after.size
 
 
 def test_a_large_update_is_refused_without_being_merged(monkeypatch: pytest.MonkeyPatch) -> None:
