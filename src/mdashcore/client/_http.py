@@ -32,7 +32,9 @@ class Http:
     def __init__(self, server: str, authorization: str, ssl_context: ssl.SSLContext | None, timeout: float) -> None:
         self.server = server
         self.authorization = authorization
-        self.ssl_context = ssl_context or (ssl.create_default_context() if server.startswith("https:") else None)
+        self.ssl_context: ssl.SSLContext | None = ssl_context or (
+            ssl.create_default_context() if server.startswith("https:") else None
+        )
         self.timeout = timeout
         unused = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without TLS; httpx's own takes long to make
         verify = self.ssl_context or unused

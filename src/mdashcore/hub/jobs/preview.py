@@ -61,11 +61,11 @@ class JobPreview:
         self._now = now
         self._bytes = 0
         self._changes: dict[_Key, ValueChange] = {}
-        self.devices = 0
-        self.changed = 0
-        self.unchanged = 0
-        self.failed = 0
-        self.other_changes = 0
+        self.devices: int = 0
+        self.changed: int = 0
+        self.unchanged: int = 0
+        self.failed: int = 0
+        self.other_changes: int = 0
         self.shown: list[DeviceChanges] = []
         self.failures: list[tuple[str, str]] = []
 
