@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
+from functools import cache
 from types import MappingProxyType
 from typing import Any, Final, TypeVar, get_type_hints
 
@@ -152,6 +153,7 @@ class Routes:
         return mark
 
 
+@cache  # each request asks; the documents are the fixed few of the endpoints
 def members_of(document: Any) -> tuple[str, ...]:
     """Return the names of a `TypedDict`'s members in their order; none for `None`."""
     return () if document is None else tuple(get_type_hints(document))
