@@ -138,12 +138,12 @@ def work(page):
     return measure
 
 
-@pytest.mark.parametrize("count", [120, pytest.param(5000, marks=pytest.mark.proof)])
+@pytest.mark.parametrize("count", [120, pytest.param(2000, marks=pytest.mark.proof)])
 def test_many_devices_stay_smooth(page, person, work, count):
     """Only rows that can be seen are in the document; to filter, sort and scroll is little work; so are reports."""
     register(person, count)
     page.reload()
-    expect(page.get_by_text(f"{count} devices")).to_be_visible()
+    expect(page.get_by_text(f"{count:,} devices")).to_be_visible()
     assert page.locator(".table-row").count() < 60
     acts = [f"document.querySelector('.table').scrollTo(0, 1e6 / {part})" for part in (9, 99, 999, 1)]
     acts += [f"document.querySelector('[data-key={key}] button').click()" for key in ("seen", "name")]
@@ -151,7 +151,7 @@ def test_many_devices_stay_smooth(page, person, work, count):
 
     def search(text):
         fitting = sum(text in str(n) for n in range(count))
-        said = f"{fitting} of {count} devices" if text else f"{count} devices, 0 online"
+        said = f"{fitting:,} of {count:,} devices" if text else f"{count:,} devices, 0 online"
         page.evaluate(SEARCH, [text, said])
 
     took |= {text: work(partial(search, text)) for text in ("4", "49", "499", "")}
