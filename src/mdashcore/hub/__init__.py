@@ -11,6 +11,8 @@ from mdashcore.hub.device_session import DeviceSession
 from mdashcore.hub.feed import Feed, FeedItem, LogQuery
 from mdashcore.hub.hub import Hub
 from mdashcore.hub.images import Images
+from mdashcore.hub.jobs.preview import JobPreview
+from mdashcore.hub.jobs.service import Jobs
 from mdashcore.hub.leases import Leases
 from mdashcore.hub.limits import AccountLimits
 from mdashcore.hub.maintenance.retention import Retention
@@ -47,6 +49,8 @@ __all__ = [
     "Hub",
     "HubObserver",
     "Images",
+    "JobPreview",
+    "Jobs",
     "Leases",
     "ListedDevice",
     "LogQuery",
