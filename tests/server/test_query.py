@@ -16,7 +16,7 @@ UPDATE = [
 ]
 
 PARAMETERS = [
-    ("GET", "/devices", ["filter", "limit", "after", "sort", "fields"]),
+    ("GET", "/devices", ["filter", "limit", "after", "sort", "count", "fields"]),
     ("POST", "/devices", []),
     ("GET", "/devices/d1", []),
     ("PUT", "/devices/d1", []),
@@ -45,6 +45,12 @@ PARAMETERS = [
     ("GET", "/rollouts/rol_aaaaaaaaaaaa/members", ["start", "limit", "outcome"]),
     ("POST", "/rollouts/rol_aaaaaaaaaaaa/pause", []),
     ("DELETE", "/rollouts/rol_aaaaaaaaaaaa", []),
+    ("GET", "/jobs", []),
+    ("POST", "/jobs", []),
+    ("GET", "/jobs/job_aaaaaaaaaaaa", []),
+    ("GET", "/jobs/job_aaaaaaaaaaaa/devices", ["start", "limit", "outcome"]),
+    ("POST", "/jobs/job_aaaaaaaaaaaa/cancel", []),
+    ("DELETE", "/jobs/job_aaaaaaaaaaaa", []),
     ("GET", "/firmware", ["devices"]),
     ("GET", "/firmware/fw_a", []),
     ("POST", "/firmware/fw_a", []),
