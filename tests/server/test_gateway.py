@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import logging
 import os
+import socket
 import ssl
+import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -29,7 +31,7 @@ from mdashcore.server.app import create_app
 from mdashcore.server.asgi import LINGER_TIME
 from mdashcore.server.config import ServerConfig
 from mdashcore.server.gateway import HEAD_TIMEOUT, Gateway
-from mdashcore.server.handshakes import MAX_HANDSHAKES
+from mdashcore.server.handshakes import MAX_ENTERING, MAX_HANDSHAKES
 from mdashcore.server.run import RunningServer, open_server
 from mdashcore.server.service import Service
 from mdashcore.storage import open_backend
@@ -264,6 +266,53 @@ async def test_devices_do_not_wait_for_logins(
             for key, path in ((token, "/api/v2/rpc"), (alice.key, "/api/v2/notify")):
                 async with open_raw(server) as raw:
                     assert (await raw.handshake(key, path=path)).status == SWITCHING
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+async def test_a_handshake_does_not_wait_behind_those_of_clients_that_have_gone(
+    open_raw: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secure: bool
+) -> None:
+    """They leave the queue, whether they have closed or reset the connection, and the store is not read for them. A
+    fleet whose time-out is shorter than the queue would otherwise never get in.
+    """
+    async with tls_server(tmp_path) if secure else plain_server() as (server, context), AsyncExitStack() as living:
+        client_context = context() if context else None
+        hub, changed, asked = server.service.hub, trio.Condition(), 0
+        _, token = await register_alice(server)
+        authenticate, answers = hub.registry.authenticate, trio.Event()
+
+        async def slowly(token: str) -> Any:
+            nonlocal asked
+            async with changed:
+                asked += 1
+                changed.notify_all()
+            await answers.wait()
+            return await authenticate(token)
+
+        async def dial(stack: AsyncExitStack) -> Any:
+            raw = await stack.enter_async_context(open_raw(server, context=client_context))
+            await raw.send(raw.handshake_bytes("/api/v2/rpc", token))
+            return raw
+
+        async def have_asked(number: int) -> None:
+            with trio.fail_after(20):
+                async with changed:
+                    while asked < number:
+                        await changed.wait()
+
+        monkeypatch.setattr(hub.registry, "authenticate", slowly)
+        async with AsyncExitStack() as gone:
+            for number in range(MAX_HANDSHAKES + 2 * MAX_ENTERING):
+                raw = await dial(gone)
+                if number % 2:
+                    transport = raw.stream.transport_stream if secure else raw.stream
+                    transport.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            await have_asked(MAX_HANDSHAKES)
+        raw = await dial(living)
+        await have_asked(MAX_HANDSHAKES + 1)
+        answers.set()
+        assert (await raw.response()).status == SWITCHING
+        assert asked == MAX_HANDSHAKES + 1
 
 
 # How bytes arrive
@@ -563,6 +612,13 @@ async def tls_server(folder: Path) -> AsyncIterator[tuple[RunningServer, Callabl
 
     async with open_server(ServerConfig(bind="127.0.0.1:0", store="memory://", certfile=folder / "cert.pem")) as server:
         yield server, client_context
+
+
+@asynccontextmanager
+async def plain_server() -> AsyncIterator[tuple[RunningServer, None]]:
+    """A server without a certificate, in the form of `tls_server`."""
+    async with open_server(ServerConfig(bind="127.0.0.1:0", store="memory://")) as server:
+        yield server, None
 
 
 async def register_alice(server: RunningServer) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from mdashcore.server.auth import Browser, Principal, SessionCookie, bearer, is_
 from mdashcore.server.http.connection import HttpConnection
 from mdashcore.server.http.connections import Connections
 from mdashcore.server.http.forwarded import ForwardedClient, peer_of
+from mdashcore.server.http.hangup import cancelled_by_hangup
 from mdashcore.server.http.request_id import current
 from mdashcore.server.query import check_query, query_value
 from mdashcore.server.service import Service
@@ -115,16 +116,21 @@ class Handshakes:
     async def _in_turn(self, connection: HttpConnection, read: Callable[[], Awaitable[T]]) -> T:
         """Read the store when the handshake has its turn. The place is for the store alone: a handshake that waited for
         anything else inside, such as the check of a password, would have all devices wait for it.
+
+        A client that has gone leaves the queue: it has dialled again, at the end, and would never have its turn behind
+        the handshakes that it gave up.
         """
-        with self._connections.aside(connection), connection.queued():
-            async with self.entrance:
-                await trio.lowlevel.checkpoint()  # not sooner is the next one let in
-                await self._readers.enter()
-        try:
-            self._check_open()
-            return await read()
-        finally:
-            self._readers.leave()
+        with cancelled_by_hangup(connection.stream, half_closed_time=0):
+            with self._connections.aside(connection), connection.queued():
+                async with self.entrance:
+                    await trio.lowlevel.checkpoint()  # not sooner is the next one let in
+                    await self._readers.enter()
+            try:
+                self._check_open()
+                return await read()
+            finally:
+                self._readers.leave()
+        raise trio.BrokenResourceError("the client has gone")
 
     async def _device(
         self, connection: HttpConnection, ws: ServerWebSocket, request: HandshakeRequest, query: str

@@ -77,12 +77,17 @@ _watcher: Final = RunWide("mdash_hangups", _Watcher, _Watcher.run)
 
 
 class Hangup:
-    """The end of one connection, as far as it is known."""
+    """The end of one connection, as far as it is known.
 
-    def __init__(self, transport: trio.SocketStream | None) -> None:
+    Args:
+        half_closed_time: seconds without an answer to a client that has ended its own side.
+    """
+
+    def __init__(self, transport: trio.SocketStream | None, half_closed_time: float = HALF_CLOSED_TIME) -> None:
         self.scope: trio.CancelScope = trio.CancelScope()
         """The scope of the work for the client. It is cancelled when the client has gone."""
         self._transport = transport
+        self._half_closed_time = half_closed_time
         self._half_closed = False
         self._sending = False
 
@@ -114,14 +119,18 @@ class Hangup:
 
     def _move_deadline(self) -> None:
         if self._half_closed:
-            self.scope.deadline = inf if self._sending else trio.current_time() + HALF_CLOSED_TIME
+            self.scope.deadline = inf if self._sending else trio.current_time() + self._half_closed_time
 
 
 @contextmanager
-def cancelled_by_hangup(stream: trio.abc.Stream) -> Iterator[Hangup]:
-    """Cancel the context when the client resets the connection, or some time after it has ended its own side."""
+def cancelled_by_hangup(stream: trio.abc.Stream, half_closed_time: float = HALF_CLOSED_TIME) -> Iterator[Hangup]:
+    """Cancel the context when the client resets the connection, or some time after it has ended its own side.
+
+    Args:
+        half_closed_time: that time in seconds.
+    """
     transport = transport_of(stream)
-    hangup = Hangup(transport)
+    hangup = Hangup(transport, half_closed_time)
     on_end = hangup.on_end
     watcher: _Watcher | None = None
     fd = -1
