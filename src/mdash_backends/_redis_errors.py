@@ -92,7 +92,9 @@ def reply_error(text: str) -> ReplyError:
     """Return the error of a server's answer, such as ``MOVED 3999 127.0.0.1:6381``. Its first word is a code."""
     code, _, rest = text.partition(" ")
     if code == "ERR":
-        return (UnknownCommand if rest.lower().startswith("unknown command") else ReplyError)(rest)
+        if rest.lower().startswith("unknown command"):  # its arguments follow, maybe a password among them
+            return UnknownCommand(" ".join(rest.split(" ")[:3]).rstrip(","))
+        return ReplyError(rest)
     return _BY_CODE.get(code, ReplyError)(text)
 
 

@@ -11,7 +11,7 @@ import anyio
 import attrs
 from anyio.abc import TaskGroup
 
-from mdash_backends._redis_errors import REDIS_FAILURES, ConnectionLost, UnknownCommand, reason
+from mdash_backends._redis_errors import REDIS_FAILURES, ConnectionLost, ReplyError, UnknownCommand, reason
 from mdash_backends._redis_pipeline import Pipeline
 from mdash_backends._redis_stream import OpenStream, without_detours
 
@@ -85,8 +85,12 @@ class RedisServer:
                     await pipeline.ask(b"SELECT", self.db)
         except BaseException as exc:
             pipeline.close(ConnectionLost("it was not opened"))
-            if isinstance(exc, UnknownCommand):  # HELLO came with 6.0
-                raise ConnectionLost("Redis 6.0 or newer, or Valkey, is needed; this server is older") from exc
+            if isinstance(exc, UnknownCommand):
+                raise ConnectionLost(
+                    "Redis 6.0 or newer, or Valkey, is needed; this server is older, or its HELLO is renamed"
+                ) from exc
+            if isinstance(exc, ReplyError) and self.password and self.password in str(exc):  # as of a proxy
+                raise ReplyError(str(exc).replace(self.password, "…")) from None
             if isinstance(exc, TimeoutError):
                 raise TimeoutError(f"no answer within {self.timeout:g} s") from exc
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -439,9 +440,26 @@ def test_the_owner_of_a_slot_is_gone(start_redis_cluster: Any, run: Run) -> None
         node.kill()
 
 
-def test_a_server_that_is_too_old(run: Run) -> None:
-    """Redis before 6.0 answers as recorded here, from 5.0.6: the error says which version is needed."""
-    recorded = b"-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n"
+@pytest.mark.parametrize(
+    ("recorded", "says"),
+    [
+        (
+            b"-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n",
+            "Redis 6.0 or newer, or Valkey, is needed",
+        ),
+        (
+            b"-ERR unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'default' 'hunter2secret' \r\n",
+            "Redis 6.0 or newer, or Valkey, is needed",
+        ),
+        (b"-ERR unknown command HELLO 3 AUTH default hunter2secret\r\n", "Redis 6.0 or newer, or Valkey, is needed"),
+        (b"-ERR not supported: HELLO 3 AUTH default hunter2secret\r\n", "not supported: HELLO 3 AUTH default …"),
+    ],
+    ids=["5.0.6", "HELLO is renamed", "a proxy", "another proxy"],
+)
+def test_a_server_that_is_too_old(run: Run, recorded: bytes, says: str) -> None:
+    """Redis before 6.0 answers as recorded here, from 5.0.6, as does 7.0 without HELLO: the error says which version is
+    needed. No answer gets the password into an error or into the log.
+    """
 
     async def test() -> None:
         async def serve(stream: anyio.abc.ByteStream) -> None:
@@ -452,11 +470,13 @@ def test_a_server_that_is_too_old(run: Run) -> None:
 
         async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
             port = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - not Django's
+            url = f"redis://:hunter2secret@127.0.0.1:{port}"
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(listener.serve, serve)
-                with pytest.raises(StorageError, match=re.escape("Redis 6.0 or newer, or Valkey, is needed")):
-                    async with open_backend(f"redis://127.0.0.1:{port}"):
+                with pytest.raises(StorageError, match=re.escape(says)) as caught:
+                    async with open_backend(url):
                         pass
+                assert "hunter2secret" not in "".join(traceback.format_exception(caught.value))
                 tasks.cancel_scope.cancel()
 
     run(test)
