@@ -1,4 +1,7 @@
-"""The supervisor of a node's jobs, and their drivers. One job has a step after the other: none delays the others."""
+"""The supervisor of a node's jobs, and their drivers.
+
+The jobs of an account have one step after the other. Those of several accounts are side by side.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,9 @@ from mdashcore.trio.turns import Pace
 
 __all__ = ["JobSupervisor"]
 
-MAX_SHADOW_WRITERS: Final = 16  # shadows that are changed at the same time: a store commits so many writes as one group
+MAX_SHADOW_WRITERS: Final = (
+    16  # shadows that a job changes at the same time: a store commits so many writes as one group
+)
 
 _ABOUT_JOBS: Final = b'{"name":"job.'
 _PROGRESS: Final = b'{"name":"job.progress"'

@@ -1,4 +1,7 @@
-"""A supervisor: one task for all records of a kind that this node drives, woken by notifications and by time.
+"""A supervisor of all records of a kind that this node drives, woken by notifications and by time.
+
+The records of one account have a step after the other, in one task. Accounts are side by side: a step may wait for
+what belongs to its account, such as a shadow that others write, and that delays no other account.
 
 If several nodes share a store, one of them drives a record: the node on which it was created. When that node is gone,
 one of the others takes it over.
@@ -21,7 +24,11 @@ __all__ = ["RecordDriver", "RecordSupervisor", "WorkKey"]
 
 REFRESH_INTERVAL: Final = 60.0  # seconds between two reads of everything: for messages that the bus has lost, as it may
 
-STEP_PAUSE: Final = 0.05  # seconds between two steps of work that is due immediately, so that other tasks run
+STEP_PAUSE: Final = 0.05  # seconds between two steps of an account whose work is due immediately: others have a turn
+
+MAX_DRIVEN_ACCOUNTS: Final = (
+    32  # accounts with a step at the same time: a job's step has 16 writes, so 512 in the store
+)
 
 WorkKey: TypeAlias = tuple[str, str]
 """The account, and the id of the record."""
@@ -63,7 +70,10 @@ D = TypeVar("D", bound=RecordDriver)
 
 
 class RecordSupervisor(ABC, Generic[D]):
-    """The records of one kind that this node drives. A failed one is retried, and delays no other."""
+    """The records of one kind that this node drives. A failed one is retried, and delays no other.
+
+    At most `MAX_DRIVEN_ACCOUNTS` accounts have a step at the same time. The others wait for their turn, in order.
+    """
 
     what: ClassVar[str]
     """The name of the work in the log."""
@@ -73,6 +83,9 @@ class RecordSupervisor(ABC, Generic[D]):
         self._driven: dict[WorkKey, D] = {}
         self._new: dict[WorkKey, _New] = {}
         self._refreshing = self._retry()
+        self._accounts: set[str] = set()
+        """Those that have a step, or wait for their turn."""
+        self._turns = trio.CapacityLimiter(MAX_DRIVEN_ACCOUNTS)  # fair: the first that waits is the next
         self._wakeup = trio.Event()
         self._refresh_at = 0.0
 
@@ -86,11 +99,12 @@ class RecordSupervisor(ABC, Generic[D]):
 
     async def run(self) -> None:
         """Drive the records, for ever."""
-        while True:
-            self._wakeup = trio.Event()
-            due = await self._round()
-            with trio.move_on_at(max(due, trio.current_time() + STEP_PAUSE)):
-                await self._wakeup.wait()
+        async with trio.open_nursery() as nursery:
+            while True:
+                self._wakeup = trio.Event()
+                due = await self._round(nursery)
+                with trio.move_on_at(max(due, trio.current_time() + STEP_PAUSE)):
+                    await self._wakeup.wait()
 
     def take_over(self) -> None:
         """Look for records that a node which is gone has left."""
@@ -121,8 +135,8 @@ class RecordSupervisor(ABC, Generic[D]):
 
     # Internals
 
-    async def _round(self) -> float:
-        """Do all that is due. Returns the time of the next round."""
+    async def _round(self, nursery: trio.Nursery) -> float:
+        """Load what is new, and begin the steps that are due. Returns the time of the next round."""
         now = trio.current_time()
         if now >= self._refresh_at:
             self._refresh_at = now + REFRESH_INTERVAL
@@ -133,15 +147,37 @@ class RecordSupervisor(ABC, Generic[D]):
             if (delay := await _try(new.retry, partial(self._load, key))) is not None:
                 new.due = now + delay
                 self._new[key] = new
-        for key, driven in tuple(self._driven.items()):
+        due: dict[str, list[WorkKey]] = {}
+        times = [self._refresh_at, *(new.due for new in self._new.values())]
+        for key, driven in self._driven.items():
+            if key[0] in self._accounts:
+                continue  # it wakes this task when its steps are done
             if driven.is_due(now):
-                if (delay := await _try(driven.retry, driven.step)) is not None:
-                    driven.due = now + delay
-                if driven.gone:
-                    self._drop(key)
-                await trio.lowlevel.checkpoint()
-        times = (each.due for waiting in (self._new, self._driven) for each in waiting.values())
-        return min([self._refresh_at, *times])
+                due.setdefault(key[0], []).append(key)
+            else:
+                times.append(driven.due)
+        for account, keys in due.items():
+            self._accounts.add(account)
+            nursery.start_soon(self._step, account, keys)
+        return min(times)
+
+    async def _step(self, account: str, keys: list[WorkKey]) -> None:
+        """Take some records of an account one step further, one after the other."""
+        try:
+            async with self._turns:
+                for key in keys:
+                    driven = self._driven[key]
+                    if (delay := await _try(driven.retry, driven.step)) is not None:
+                        driven.due = trio.current_time() + delay
+                    if driven.gone:
+                        self._drop(key)
+                    await trio.lowlevel.checkpoint()
+            pause = trio.current_time() + STEP_PAUSE
+            for driven in filter(None, map(self._driven.get, keys)):
+                driven.due = max(driven.due, pause)
+        finally:
+            self._accounts.discard(account)
+            self._wakeup.set()
 
     async def _refresh(self) -> None:
         """Load the records that are not driven yet, and read all others again."""
