@@ -6,6 +6,7 @@ import io
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Any, BinaryIO, Final, cast
 
 import multipart
@@ -24,7 +25,7 @@ from mdashcore.server.asgi import (
     respond,
     respond_error,
 )
-from mdashcore.server.http.bodies import body_chunks
+from mdashcore.server.http.bodies import HeldBody, body_chunks
 from mdashcore.server.service import Service
 from mdashcore.server.uploads.image_check import HEAD_SIZE, check_head, check_segment
 from mdashcore.storage import BlobStore
@@ -72,9 +73,11 @@ class ImageBody:
     def __init__(self, scope: Scope, receive: Receive, service: Service) -> None:
         settings = service.settings
         self._max_image = settings.max_image
+        self._timeout = 2 * settings.body_timeout  # seconds for a whole body that is no image, as `BodyGuard` gives it
         self.owner: str | None = None
         """The account that sends the image, as soon as it is authenticated."""
-        self._chunks = body_chunks(
+        self._read = partial(
+            body_chunks,
             scope,
             receive,
             limit=settings.max_image,
@@ -125,8 +128,18 @@ class ImageBody:
         if not self.bare:
             check_head(head[:HEAD_SIZE], self.filename)
 
-    async def _all(self) -> AsyncGenerator[bytes, None]:
-        async with aclosing(self._chunks) as chunks:
+    async def expect_none(self, words: str) -> None:
+        """Read the body, which has to be empty. Raises `InvalidInput` with these words at its first byte."""
+        with trio.move_on_after(self._timeout) as timer:
+            async with aclosing(self._all()) as chunks:
+                async for _ in chunks:
+                    raise InvalidInput(words)
+        if timer.cancelled_caught:
+            raise BodyTimeout(f"the end of the body did not come within {self._timeout:g} s")
+
+    async def _all(self, held: HeldBody | None = None) -> AsyncGenerator[bytes, None]:
+        """Yield the whole body. `held` counts the pieces that are kept in memory."""
+        async with aclosing(self._read(held=held)) as chunks:
             async for chunk in chunks:
                 yield chunk
         self.complete = True

@@ -7,7 +7,8 @@ The route is raw ASGI, for the same reasons as the upload for one device.
 
 from __future__ import annotations
 
-from contextlib import aclosing, nullcontext
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
 from typing import Final
 
 import multipart
@@ -19,14 +20,10 @@ from mdashcore.documents import KeptRollout, RolloutDocument, RolloutForm, Rollo
 from mdashcore.hub.rollouts.describe import describe
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.ota import UpdateImage
-from mdashcore.server.asgi import (
-    App,
-    Receive,
-    Scope,
-    Send,
-)
+from mdashcore.server.asgi import App, BodyTimeout, Receive, Scope, Send
 from mdashcore.server.auth import Principal
 from mdashcore.server.endpoints import API, Endpoint, Form
+from mdashcore.server.http.bodies import HeldBody
 from mdashcore.server.http.guards import check_request
 from mdashcore.server.query import check_query
 from mdashcore.server.service import Service
@@ -82,7 +79,7 @@ class RolloutRoute:
         rollouts = service.hub.rollouts
         await rollouts.check_room(account)
         id = rollouts.new_id()
-        with nullcontext() if form.is_json else service.uploading(account):
+        with self._counted(form, account):
             try:
                 sent = await self._image(scope, form, principal, id, keep=flags.get("keep", False))
                 request = await form.request()
@@ -99,12 +96,26 @@ class RolloutRoute:
                 raise
         return 201, _json.encode(describe(made))
 
+    @contextmanager
+    def _counted(self, form: _Form, account: str) -> Iterator[None]:
+        """Count the request among the uploads, or its body, which is JSON, among the bodies in memory."""
+        if not form.is_json:
+            with self._service.uploading(account):
+                yield
+            return
+        with self._service.bodies.hold() as held:
+            held.owner, form.held = account, held
+            yield
+
     async def _image(self, scope: Scope, form: _Form, principal: Principal, id: str, *, keep: bool) -> SentImage:
         """Return the image of the request: from the library, or uploaded, into the library or the blob `id`."""
         service, account = self._service, principal.account
         if form.is_json:
             if keep:
                 raise InvalidInput("keep is for an image that is uploaded: that of firmware is kept already")
+            await form.read_json()
+            # the credentials may have been revoked while the body came
+            await service.authenticator.of_request(scope)
             return await find_kept(service, account, await form.firmware())
         if keep:
             entry, _ = await keep_image(service, scope, principal, form)
@@ -134,14 +145,27 @@ class _Form(ImageBody):
         self._firmware: object = None
         self.is_json: bool = self._type != "multipart/form-data"
         """Whether the body is no form. It is JSON then, whatever the Content-Type says."""
+        self.held: HeldBody | None = None
+        """Counts the body if it is JSON, which is kept in memory."""
+
+    async def read_json(self) -> None:
+        """Read the body, which is JSON. Raises the error in the body."""
+        begun = False
+        with trio.move_on_after(self._timeout) as timer:
+            async with aclosing(self._all(self.held)) as chunks:
+                async for chunk in chunks:
+                    self._add_text(chunk)
+                    if not begun and (first := self._text.lstrip()[:1]):
+                        if first != b"{":  # an image: not to be read to its end
+                            raise InvalidInput(_IS_FORM)
+                        begun = True
+        if timer.cancelled_caught:
+            raise BodyTimeout(f"the body did not come within {self._timeout:g} s")
+        if self.held is not None:
+            self.held.complete()
 
     async def firmware(self) -> str:
-        """Read the body, which is JSON. Returns the id of the image that it names. Raises `InvalidInput`."""
-        async with aclosing(self._all()) as chunks:
-            async for chunk in chunks:
-                self._add_text(chunk)
-                if (first := self._text.lstrip()[:1]) and first != b"{":  # an image: not to be read to its end
-                    raise InvalidInput(_IS_FORM)
+        """Return the id of the image that the body names, which was read. Raises `InvalidInput`."""
         await self.request()
         if not isinstance(self._firmware, str):
             raise InvalidInput(f"firmware has to be the id of an image of the library; {_IS_FORM}")

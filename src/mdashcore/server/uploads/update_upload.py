@@ -15,7 +15,7 @@ from typing import Final, Literal
 import trio
 
 from mdashcore import _json, ota
-from mdashcore._errors import CallTimeout, Conflict, Damaged, DeviceOffline, InvalidInput, MdashError, RpcError
+from mdashcore._errors import CallTimeout, Conflict, Damaged, DeviceOffline, MdashError, RpcError
 from mdashcore.documents import DeviceId, ImageForm, UpdateDocument, UpdateQuery
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import DeviceKey
@@ -76,9 +76,11 @@ class UploadRoute:
         check_request(scope, None)
         request = UpdateRequest.of(scope["query_string"].decode("latin-1"))
         body.bare = request.bare
-        if request.firmware is not None:
-            if has_body(scope):
-                raise InvalidInput("an update with firmware, which names an image of the library, has no body")
+        if request.firmware is not None and has_body(scope):
+            await body.expect_none("an update with firmware, which names an image of the library, has no body")
+            # the credentials may have been revoked until the end came
+            await service.authenticator.of_request(scope)
+        elif request.firmware is not None:
             body.complete = True
         key = DeviceKey.find(account, device)
         await service.hub.registry.get(key)
