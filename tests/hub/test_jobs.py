@@ -191,7 +191,7 @@ def test_a_removed_device_gets_no_shadow(place):
 # Stopped at any step
 
 CUTS = range(1, 54)
-"""The numbers of steps after which a process is killed: a job of four devices has 52."""
+"""The numbers of steps after which a process is killed: a job of four devices has fewer than the last of them."""
 
 
 @pytest.mark.parametrize("cut", CUTS)
@@ -201,7 +201,9 @@ def test_killed_at_any_step(tools, cut):
     place.run(place.open())
     before = place.run(place.versions())
     made = place.run(place.make())
-    tools.stop(place.drive(made.id), cut, tools.stops[0]())
+    was_killed = tools.stop(place.drive(made.id), cut, tools.stops[0]())
+    assert was_killed or cut > 1
+    assert cut < CUTS[-1] or not was_killed, "a job has more steps than CUTS"
     there = make_place(tools, place.hub.backend)  # another process: nothing is in its memory
     if not place.run(there.hub.jobs.get("alice", made.id)).ended:
         assert place.run(there.drive(made.id)).counts == JobCounts(0, 3, 1, 0)
@@ -344,6 +346,33 @@ def test_a_piece_that_is_damaged_ends_the_job_too(place):
     place.run(place.hub.backend.documents.put("job_pieces", f"alice/{made.id}/0000", b"{"))
     ended = place.run(place.drive(made.id))
     assert (ended.state, ended.counts) == (JobState.COMPLETED, JobCounts(0, 1, 0, PIECE))
+
+
+@pytest.mark.parametrize("is_missing", [False, True])
+@pytest.mark.parametrize("place_of_it", [0, 1])
+def test_a_piece_that_is_damaged_hides_no_other(place, is_missing, place_of_it):
+    """The results of the others are read, and the number of those that are not known is said."""
+    made = place.run(place.make())
+    ended = place.run(place.drive(made.id))
+    documents, key = place.hub.backend.documents, f"alice/{made.id}/{place_of_it:04}"
+    place.run(documents.delete("job_pieces", key) if is_missing else documents.put("job_pieces", key, b"{"))
+    lost = [[0, 1, 2], [3]][place_of_it]
+    known = {id: outcome for id, outcome in DONE.items() if int(id[1:]) not in lost}
+
+    async def pages(limit, start=0, outcome=None):
+        found, damaged = {}, []
+        while start is not None:
+            some, start = await place.hub.jobs.results("alice", ended, start, limit, outcome, damaged=damaged)
+            found |= {each.device: each.outcome.value for each in some}
+        return found, damaged
+
+    for limit in (1, 2, 100):
+        assert place.run(pages(limit)) == (known, lost)
+        assert place.run(pages(limit, outcome=JobOutcome.FAILED)) == ({}, lost)
+    assert place.run(pages(1, start=2))[1] == [each for each in lost if each >= 2]
+    place.run(place.hub.jobs.remove("alice", made.id))
+    with pytest.raises(NotFound):
+        place.run(pages(100))
 
 
 # Kept

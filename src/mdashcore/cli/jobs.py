@@ -172,11 +172,15 @@ def show_job(remote: Remote, *, id: str, outcome: str | None, as_json: bool) -> 
 
 def _results(remote: Remote, id: str, outcome: str) -> Iterator[dict[str, Any]]:
     start: int | None = 0
+    damaged = 0
     while start is not None:
         query = {"start": str(start), "limit": "1000"} | ({"outcome": outcome} if outcome != "all" else {})
         page = _json.decode(remote.request("GET", ("jobs", id, "devices"), query=query))
         yield from page["results"]
+        damaged += page.get("damaged", 0)  # a server of before does not say it
         start = page["next"]
+    if damaged:
+        click.echo(f"The results of {damaged} other devices are damaged in the server's store.", err=True)
 
 
 def _rows(present: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

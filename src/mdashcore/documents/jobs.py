@@ -33,7 +33,7 @@ class NewJob(TypedDict, total=False):
     filter: Annotated[
         list[str], member("terms that have to hold, `@NAME` for a saved filter; `[]` is all devices", max_length=16)
     ]
-    devices: Annotated[list[str] | None, member("ids, of which the filter picks; all if not given")]
+    devices: Annotated[list[str] | None, member("ids, of which the filter picks, up to 20000; all if not given")]
     name: Annotated[str, member("text for people", "", max_length=256)]
     preview: Annotated[bool, member("change nothing: answer what would change", False)]
 
@@ -125,6 +125,7 @@ class JobResultsPage(TypedDict):
     """A page of the results of a job."""
 
     results: Annotated[list[JobResultDocument], member("in the order of ids")]
+    damaged: Annotated[int, member("devices between `start` and `next` whose result cannot be read, of any outcome")]
     next: Annotated[int | None, member("where the next page starts; `null` is the end")]
 
 

@@ -8,7 +8,7 @@ drives it learns of that with its next compare-and-set.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import Final
 
@@ -175,24 +175,30 @@ class Jobs:
         limit: int,
         outcome: JobOutcome | None = None,
         pause: Pause = never_pause,
+        *,
+        damaged: list[int] | None = None,
     ) -> tuple[list[JobResult], int | None]:
         """Return a page of a job's results in the order of device ids, and where the next page starts.
+
+        Skips pieces that are damaged or missing.
 
         Args:
             start: the place of the first device.
             limit: the maximum number of results.
             outcome: only results with this one.
             pause: awaited after each piece.
+            damaged: receives the places of the devices in pieces that are skipped.
 
         Raises:
-            Damaged: a piece cannot be read.
+            NotFound: the job was removed.
         """
         found, size = list[JobResult](), present.piece_size
         for piece in range(start // size, present.pieces):
-            record = await self.pieces.get(piece_key(account, present.id, piece))
-            if record is None:
-                raise NotFound(f"no job {present.id!r} any more")
-            for place, result in enumerate(record.value.results, piece * size):
+            for place, result in enumerate(await self._piece(account, present, piece), piece * size):
+                if result is None:
+                    if place >= start and damaged is not None:
+                        damaged.append(place)
+                    continue
                 if place < start or outcome not in (None, result.outcome):
                     continue
                 if len(found) == limit:
@@ -200,6 +206,17 @@ class Jobs:
                 found.append(result)
             await pause()
         return found, None
+
+    async def _piece(self, account: str, present: Job, piece: int) -> Sequence[JobResult | None]:
+        """Return the results in a piece, or as many `None` if it is damaged or missing. Raises `NotFound`."""
+        try:
+            record = await self.pieces.get(piece_key(account, present.id, piece))
+        except Damaged:
+            record = None
+        if record is None:
+            await self._record(account, present.id)  # a removed job has no pieces either
+            return [None] * present.size_of(piece)
+        return record.value.results
 
     def unfinished(self, leases: Leases | None = None) -> AsyncIterator[tuple[str, str]]:
         """Yield (account, id) of every job that has not ended, and that no other living node drives."""

@@ -69,8 +69,13 @@ async def list_job_results(id: str) -> Response:
     account, jobs = principal().account, service().hub.jobs
     present = await jobs.get(account, id)
     with service().lists.one(account):
-        found, following = await jobs.results(account, present, start, limit, outcome, Pace(account))
-    page: JobResultsPage = {"results": list(map(_describe_result, found)), "next": following}
+        damaged: list[int] = []
+        found, following = await jobs.results(account, present, start, limit, outcome, Pace(account), damaged=damaged)
+    page: JobResultsPage = {
+        "results": list(map(_describe_result, found)),
+        "damaged": len(damaged),
+        "next": following,
+    }
     return answer(page)
 
 

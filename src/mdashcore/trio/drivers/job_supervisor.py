@@ -24,9 +24,7 @@ from mdashcore.trio.turns import Pace
 
 __all__ = ["JobSupervisor"]
 
-MAX_SHADOW_WRITERS: Final = (
-    16  # shadows that a job changes at the same time: a store commits so many writes as one group
-)
+MAX_SHADOW_WRITERS: Final = 16  # shadows that a job changes together: a store commits so many writes as one group
 
 _ABOUT_JOBS: Final = b'{"name":"job.'
 _PROGRESS: Final = b'{"name":"job.progress"'

@@ -31,7 +31,7 @@ export default async function view(context) {
   return {
     title: "Jobs",
     element: h("section", {class: "page stack", "aria-label": "Jobs"},
-      h("header", {class: "page-head flat"}, h("h1", {}, "Jobs"), h("p", {class: "muted hide-phone"}, "desired values for many devices; the newest 50 are kept")), line.element, list),
+      h("header", {class: "page-head flat"}, h("h1", {}, "Jobs"), h("p", {class: "muted hide-phone"}, "desired values for many devices; the newest are kept")), line.element, list),
     update: ({id}) => {
       if (id) return false;
       again();

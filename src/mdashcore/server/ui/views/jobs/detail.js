@@ -102,18 +102,23 @@ export default async function detail({id}) {
     empty: h("p", {class: "stream-edge"}, "No device has this outcome."),
   });
   const rest = h("p", {class: "muted", hidden: true});
+  const lost = h("p", {class: "muted", hidden: true});
   const missing = errorLine();
   const results = reader(async () => {
     const asked = outcome.value;
     const found = [];
     let start = 0;
+    let damaged = 0;
     while (start !== null && found.length < MAX_RESULTS) {
       const page = await get(`${path}/devices`, {start, limit: RESULTS_PAGE, outcome: asked || undefined});
       if (isOver || outcome.value !== asked) return; // another list is shown by now
       found.push(...page.results);
+      damaged += page.damaged;
       start = page.next;
     }
     list.set(found);
+    lost.hidden = damaged === 0;
+    setText(lost, `The results of ${number(damaged)} other devices are damaged in the server's store.`);
     rest.hidden = start === null;
     setText(rest, `These are the first ${found.length}. “mdash jobs show ${id} --devices all” lists all of them.`);
   }, missing, RESULTS_INTERVAL);
@@ -159,7 +164,7 @@ export default async function detail({id}) {
     stale.element, reason,
     h("div", {class: "card stack"}, h("h2", {}, "Progress"), progress),
     h("div", {class: "card stack"}, h("h2", {}, "What it sets"), facts),
-    h("header", {class: "page-head flat"}, h("h2", {}, "Devices"), h("div", {class: "tools"}, outcome)), missing.element, rest,
+    h("header", {class: "page-head flat"}, h("h2", {}, "Devices"), h("div", {class: "tools"}, outcome)), missing.element, lost, rest,
     h("div", {class: "member-table"}, list.element));
   return {title: present.name || present.id, element, destroy};
 }
