@@ -252,6 +252,27 @@ async def test_uploads_are_kept_only_if_asked_for(alice, blobs):
 
 
 @every_row(
+    ("path", "fields", "status", "words"),
+    [
+        ("/devices/d1/ota?queue=1&keep=1", {}, 409, "force"),
+        ("/rollouts?keep=1", {"rollout": {"devices": ["d1"]}}, 409, "force"),
+        ("/rollouts?keep=1", {"rollout": {"filter": [], "phases": "bad"}}, 400, "phases"),
+        ("/rollouts?keep=1", {}, 400, "the field 'rollout'"),
+    ],
+)
+async def test_what_is_refused_is_not_kept(alice, blobs, path, fields, status, words):
+    """Also if what is wrong is known only behind the image: it is for another application, or the plan is bad."""
+    await alice.http.post("/devices", json={"id": "d1"})
+    await alice.http.post("/devices/d1/shadow", json={"state": {"reported": {"ota": {"app": "pump"}}}})
+    files = [("file", ("fw.zip", image())), *((name, (None, json.dumps(value))) for name, value in fields.items())]
+    response = await alice.http.post(path, files=files)
+    assert response.status_code == status
+    assert words in response.json()["error"]["message"]
+    assert await blobs() == []
+    assert (await alice.http.get("/firmware")).json() == []
+
+
+@every_row(
     ("path", "options", "status", "words"),
     [
         ("/devices/d1/ota?queue=1&firmware=fw_none", {}, 404, "no image 'fw_none'"),

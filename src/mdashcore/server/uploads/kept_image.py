@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import attrs
@@ -18,7 +19,10 @@ from mdashcore.server.service import Service
 from mdashcore.server.uploads.image_body import ImageBody
 from mdashcore.trio.shielding import shielded
 
-__all__ = ["SentImage", "find_kept", "keep_image"]
+__all__ = ["CheckFit", "SentImage", "find_kept", "keep_image"]
+
+CheckFit = Callable[[ota.UpdateImage], Awaitable[None]]
+"""Raises if the update or the rollout cannot begin with an image."""
 
 
 @attrs.frozen
@@ -42,13 +46,27 @@ async def find_kept(service: Service, account: str, id: str) -> SentImage:
     return SentImage.of(service, account, await service.hub.firmware.usable(account, id))
 
 
+async def _accept(image: ota.UpdateImage) -> None:
+    """Accept any image."""
+
+
 async def keep_image(
-    service: Service, scope: Scope, principal: Principal, body: ImageBody, *, name: str = "", notes: str = ""
+    service: Service,
+    scope: Scope,
+    principal: Principal,
+    body: ImageBody,
+    *,
+    name: str = "",
+    notes: str = "",
+    check_fit: CheckFit = _accept,
 ) -> tuple[FirmwareEntry, bool]:
     """Stream the image of a request into the library. Returns its entry, and whether that is new.
 
+    Args:
+        check_fit: awaited before the image is kept.
+
     Raises:
-        MdashError: the image, a text or the account's limits do not allow it. Nothing is left of it.
+        MdashError: the image, a text, `check_fit` or the account's limits do not allow it. Nothing is left of it.
     """
     check_label(name), check_notes(notes)  # before the image is read
     library, account = service.hub.firmware, principal.account
@@ -57,6 +75,7 @@ async def keep_image(
     try:
         size = await body.store(library.blobs, key)
         image = await body.read(library.blobs, key, size)
+        await check_fit(ota.UpdateImage.of(image))
         # the credentials may have been revoked while the image came
         await service.authenticator.of_request(scope)
         uploaded_by = await _uploader(service, principal)

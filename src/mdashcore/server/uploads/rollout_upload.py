@@ -28,7 +28,7 @@ from mdashcore.server.http.guards import check_request
 from mdashcore.server.query import check_query
 from mdashcore.server.service import Service
 from mdashcore.server.uploads.image_body import ImageBody, answer
-from mdashcore.server.uploads.kept_image import SentImage, find_kept, keep_image
+from mdashcore.server.uploads.kept_image import CheckFit, SentImage, find_kept, keep_image
 from mdashcore.server.uploads.update_query import flag
 from mdashcore.trio.transport.stream import READ_SIZE
 from mdashcore.trio.turns import Pace, Turn
@@ -79,12 +79,16 @@ class RolloutRoute:
         rollouts = service.hub.rollouts
         await rollouts.check_room(account)
         id = rollouts.new_id()
+
+        async def check_fit(image: UpdateImage) -> None:
+            request = await form.request()
+            if not request.plan.options.force:
+                await rollouts.check_fit(account, request.selection, image, Pace(account), bare=form.bare)
+
         with self._counted(form, account):
             try:
-                sent = await self._image(scope, form, principal, id, keep=flags.get("keep", False))
+                sent = await self._image(scope, form, principal, id, check_fit, keep=flags.get("keep", False))
                 request = await form.request()
-                if not request.plan.options.force:
-                    await rollouts.check_fit(account, request.selection, sent.facts, Pace(account), bare=form.bare)
                 # a rollout that is stored has to start, also if its client has gone
                 with trio.CancelScope(shield=True):
                     made = await rollouts.create(
@@ -107,7 +111,9 @@ class RolloutRoute:
             held.owner, form.held = account, held
             yield
 
-    async def _image(self, scope: Scope, form: _Form, principal: Principal, id: str, *, keep: bool) -> SentImage:
+    async def _image(
+        self, scope: Scope, form: _Form, principal: Principal, id: str, check_fit: CheckFit, *, keep: bool
+    ) -> SentImage:
         """Return the image of the request: from the library, or uploaded, into the library or the blob `id`."""
         service, account = self._service, principal.account
         if form.is_json:
@@ -116,17 +122,20 @@ class RolloutRoute:
             await form.read_json()
             # the credentials may have been revoked while the body came
             await service.authenticator.of_request(scope)
-            return await find_kept(service, account, await form.firmware())
+            sent = await find_kept(service, account, await form.firmware())
+            await check_fit(sent.facts)
+            return sent
         if keep:
-            entry, _ = await keep_image(service, scope, principal, form)
+            entry, _ = await keep_image(service, scope, principal, form, check_fit=check_fit)
             return SentImage.of(service, account, entry)
         blobs, blob = service.hub.rollouts.blobs, blob_key(account, id)
         size = await form.store(blobs, blob)
         await form.request()  # a wrong one is an error before the image is checked
-        image = await form.read(blobs, blob, size)
+        image = UpdateImage.of(await form.read(blobs, blob, size))
+        await check_fit(image)
         # the credentials may have been revoked while the image came
         await service.authenticator.of_request(scope)
-        return SentImage(UpdateImage.of(image))
+        return SentImage(image)
 
 
 class _Form(ImageBody):

@@ -26,7 +26,7 @@ from mdashcore.server.endpoints import API, Endpoint, Form
 from mdashcore.server.http.guards import check_request
 from mdashcore.server.service import Service
 from mdashcore.server.uploads.image_body import ImageBody, answer
-from mdashcore.server.uploads.kept_image import SentImage, find_kept, keep_image
+from mdashcore.server.uploads.kept_image import CheckFit, SentImage, find_kept, keep_image
 from mdashcore.server.uploads.update_query import UpdateRequest
 
 __all__ = ["UploadRoute"]
@@ -94,11 +94,14 @@ class UploadRoute:
         if present is not None and not ota.can_supersede(present):
             raise Conflict(f"an update of {device!r} is going on already, it is {present.state}")
         id_ = updates.new_id()
+
+        async def check_fit(image: ota.UpdateImage) -> None:
+            if not request.options.force:
+                await updates.check_fit(key, image, bare=request.bare)
+
         with nullcontext() if request.firmware is not None else service.uploading(account, key):
             try:
-                sent = await self._image(scope, body, principal, id_, request)
-                if not request.options.force:
-                    await updates.check_fit(key, sent.facts, bare=request.bare)
+                sent = await self._image(scope, body, principal, id_, request, check_fit)
                 update = await service.node.update_supervisor.start(
                     key, id_, sent.facts, request.options, blob=sent.blob, check_image=sent.check
                 )
@@ -112,21 +115,30 @@ class UploadRoute:
         return 200, b"true"
 
     async def _image(
-        self, scope: Scope, body: ImageBody, principal: Principal, id: str, request: UpdateRequest
+        self,
+        scope: Scope,
+        body: ImageBody,
+        principal: Principal,
+        id: str,
+        request: UpdateRequest,
+        check_fit: CheckFit,
     ) -> SentImage:
         """Return the image of the request: from the library, or uploaded, into the library or the blob `id`."""
         service, account = self._service, principal.account
         if request.firmware is not None:
-            return await find_kept(service, account, request.firmware)
+            sent = await find_kept(service, account, request.firmware)
+            await check_fit(sent.facts)
+            return sent
         if request.keep:
-            entry, _ = await keep_image(service, scope, principal, body)
+            entry, _ = await keep_image(service, scope, principal, body, check_fit=check_fit)
             return SentImage.of(service, account, entry)
         blobs, blob = service.hub.updates.blobs, blob_key(account, id)
         size = await body.store(blobs, blob)
-        image = await body.read(blobs, blob, size)
+        image = ota.UpdateImage.of(await body.read(blobs, blob, size))
+        await check_fit(image)
         # the credentials may have been revoked while the image came
         await service.authenticator.of_request(scope)
-        return SentImage(ota.UpdateImage.of(image))
+        return SentImage(image)
 
     async def _is_online(self, key: DeviceKey) -> bool:
         """Return whether the device is connected, to this node or to another."""
