@@ -15,7 +15,9 @@ from mdashcore import ota
 from mdashcore._errors import AlreadyExists, Conflict, InvalidInput, LimitReached, NotFound
 from mdashcore.firmware_entry import TRANSITIONS, EntryState, FirmwareEntry, RemovalStep, entry_id
 from mdashcore.hub import Hub
-from mdashcore.hub.firmware.devices import ImageUse, use_of
+from mdashcore.hub.firmware import devices
+from mdashcore.hub.firmware.devices import FirmwareDevices, ImageUse, use_of
+from mdashcore.hub.fleet.overview import ROWS_PER_PAUSE
 from mdashcore.hub.fleet.rows import DeviceRow, ReportedBuild, UpdateFacts, _UpdateImage
 from mdashcore.hub.limits import AccountLimits
 from mdashcore.hub.maintenance.check import check_store
@@ -447,6 +449,66 @@ def test_a_bare_image_runs_where_it_was_committed():
     assert use_of(row(fw_id="b1", state=UpdateState.COMMITTED), bare) is ImageUse.RUNNING
     assert use_of(row(fw_id="b1", state=UpdateState.FAILED), bare) is ImageUse.FAILED
     assert use_of(row(fw_id="b1"), bare) is None
+
+
+class Rows:
+    """A summary of these rows."""
+
+    def __init__(self, rows):
+        self.rows = dict(enumerate(rows))
+
+    async def of(self, account, pause):
+        return self
+
+
+def kept(number, **image):
+    """An image of the library."""
+    facts = ota.UpdateImage(name="fw.zip", size=3, sha256=f"{number:064}", **image)
+    return FirmwareEntry(id=f"fw_{number}", blob="b", image=facts, name="", created=1.0, uploaded_by="alice")
+
+
+NO_TEXT = st.sampled_from([None, "1", "2"])
+
+
+@given(
+    images=st.lists(st.builds(dict, build_id=NO_TEXT, version=NO_TEXT, app=NO_TEXT), max_size=4),
+    rows=st.lists(
+        st.builds(
+            row,
+            fw_id=NO_TEXT,
+            app=NO_TEXT,
+            version=NO_TEXT,
+            state=st.sampled_from([None, *UpdateState]),
+            sha256=st.integers(0, 4).map("{:064}".format),
+        ),
+        max_size=12,
+    ),
+)
+def test_the_counts_are_what_each_device_does_with_each_image(tools, images, rows):
+    """However many images have the same build, and many devices report it."""
+    entries = [kept(number, **image) for number, image in enumerate(images)]
+    uses = {entry.id: [use_of(row, entry.image) for row in rows] for entry in entries}
+    counted = {id: {use: found.count(use) for use in ImageUse} for id, found in uses.items()}
+    assert tools.run(FirmwareDevices(Rows(rows)).counts("alice", entries)) == counted
+
+
+def test_many_images_of_one_build_are_counted_in_small_steps(tools, monkeypatch):
+    """What many devices report is compared once with each image, and others have a turn after a few hundred."""
+    steps, compare = [0], devices._may_be
+
+    def may_be(*pair):
+        steps[-1] += 1
+        return compare(*pair)
+
+    async def pause():
+        steps.append(0)
+
+    monkeypatch.setattr(devices, "_may_be", may_be)
+    entries = [kept(number, build_id="b2") for number in range(1000)]
+    rows = [row(fw_id="b2") for _ in range(3 * ROWS_PER_PAUSE)]
+    found = tools.run(FirmwareDevices(Rows(rows)).counts("alice", entries, pause))
+    assert {counts[ImageUse.RUNNING] for counts in found.values()} == {len(rows)}
+    assert (sum(steps), max(steps)) == (1000, ROWS_PER_PAUSE)
 
 
 def test_the_devices_of_an_image_are_counted(tools, place):

@@ -6,8 +6,10 @@ It costs one pass over the rows of the account's summary, which are in memory.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
+from itertools import islice
 from typing import Final
 
 import attrs
@@ -76,27 +78,37 @@ class FirmwareDevices:
     async def counts(
         self, account: str, entries: Iterable[FirmwareEntry], pause: Pause = never_pause
     ) -> dict[str, dict[ImageUse, int]]:
-        """Return the number of devices of each image, by its id. It costs one pass, however many images there are.
+        """Return the number of devices of each image, by its id.
+
+        It costs one pass over the devices, and one step for each pair of a build that they report and an image of it.
 
         Raises:
             TooLarge: the account has more devices than a summary may have.
         """
-        by_build: dict[str | None, list[FirmwareEntry]] = {}
+        by_build: dict[str, list[FirmwareEntry]] = {}
         by_digest: dict[str, FirmwareEntry] = {}
         found = {}
         for entry in entries:
-            by_build.setdefault(entry.image.build_id, []).append(entry)
+            if entry.image.build_id is not None:
+                by_build.setdefault(entry.image.build_id, []).append(entry)
             by_digest[entry.image.sha256] = entry
             found[entry.id] = dict.fromkeys(ImageUse, 0)
-        by_build.pop(None, None)
+        builds: Counter[ReportedBuild] = Counter()  # many devices report the same
+        apart: Counter[tuple[ReportedBuild, str]] = Counter()  # those whose update is with the image of that id
         for rows in _slices((await self._summaries.of(account, pause)).rows.values()):
             for row in rows:
-                concerned = {entry.id: entry for entry in by_build.get(row.build.fw_id, ())}
+                if row.build.fw_id in by_build:
+                    builds[row.build] += 1
                 if row.update is not None and (one := by_digest.get(row.update.image.sha256)) is not None:
-                    concerned[one.id] = one
-                for id, entry in concerned.items():
-                    if (use := use_of(row, entry.image)) is not None:
-                        found[id][use] += 1
+                    apart[row.build, one.id] += 1
+                    if (use := use_of(row, one.image)) is not None:
+                        found[one.id][use] += 1
+            await pause()
+        pairs = ((build, entry) for build in builds for entry in by_build[build.fw_id or ""])
+        for batch in _batches(pairs):
+            for build, entry in batch:
+                if _may_be(build, entry.image):
+                    found[entry.id][ImageUse.RUNNING] += builds[build] - apart[build, entry.id]
             await pause()
         return found
 
@@ -121,6 +133,14 @@ def _slices(rows: Iterable[DeviceRow]) -> Iterator[list[DeviceRow]]:
     """Return the rows in pieces, between which other tasks may run: also those that change the summary."""
     whole = list(rows)
     return (whole[start : start + ROWS_PER_PAUSE] for start in range(0, len(whole), ROWS_PER_PAUSE))
+
+
+def _batches(
+    pairs: Iterator[tuple[ReportedBuild, FirmwareEntry]],
+) -> Iterator[list[tuple[ReportedBuild, FirmwareEntry]]]:
+    """Yield the pairs in pieces: an account may have a thousand images of one build id."""
+    while batch := list(islice(pairs, ROWS_PER_PAUSE)):
+        yield batch
 
 
 def _by_id(row: DeviceRow) -> tuple[float, str]:
