@@ -9,7 +9,9 @@ no image is removed under an update::
      └────── KEEP ─────┘   an update or a rollout needs the image
 
 Each step is a compare-and-set of the entry's record, whose version is that at which it was found `REMOVING`. A process
-that dies in between leaves an entry that is `REMOVING`, whose removal any other process finishes in the same way.
+that dies in between leaves an entry that is `REMOVING`, whose removal any other process finishes in the same way. One
+that dies before it has read the entry may leave an update or a rollout without an image, which the next node that
+takes it up cancels.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from mdashcore.hub.records.store import scoped
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import DeviceKey
 from mdashcore.ota import UpdateState
-from mdashcore.rollout import parse_request
+from mdashcore.rollout import RolloutState, parse_request
 from mdashcore.storage import Backend
 
 BYTES = b"firmware of a lamp"
@@ -37,6 +37,10 @@ LAMP = DeviceKey("alice", "lamp")
 
 async def pieces(data):
     yield data
+
+
+async def listed(items):
+    return [each async for each in items]
 
 
 class SteppedBlobs(MemoryBlobs):
@@ -360,6 +364,65 @@ def test_a_killed_process_leaves_nothing(tools, request_):
         assert tools.run(place.blobs()) == set()
         assert tools.run(place.entries()) == {}
     assert steps > 10
+
+
+@pytest.mark.parametrize("request_", ["start", "roll_out"])
+def test_a_process_that_is_killed_before_it_has_looked(tools, request_):
+    """The image is removed while an update or a rollout begins, whose process is killed then, at any two steps: what
+    is left without an image is ended by the process that takes it up, and does not wait for a device.
+    """
+    ended = set()
+    for before, after in itertools.product(range(60), range(1, 16, 2)):
+        place = open_place(tools)
+        tools.run(place.add())
+        request = getattr(place, request_)()
+        try:
+            for _ in range(before):
+                request.send(None)
+            tools.run(place.remove())
+        except (Conflict, StopIteration):  # the update or the rollout is stored, and its image stays
+            request.close()
+            continue
+        try:
+            tools.stop(request, after, tools.stops[0]())
+        except (Conflict, NotFound):
+            pass
+        hub = place.hub
+        tools.run(listed(hub.updates.unfinished())), tools.run(listed(hub.rollouts.unfinished()))
+        update = tools.run(hub.updates.get(LAMP))
+        assert update is None or update.state is UpdateState.CANCELED
+        rollouts = tools.run(hub.rollouts.of("alice"))
+        assert [each.state for each in rollouts] in ([], [RolloutState.ABORTING])
+        ended.add(update is not None or bool(rollouts))
+    assert ended == {True, False}
+
+
+@pytest.mark.parametrize("is_replaced", [True, False])
+def test_an_update_that_is_refused_costs_no_other(tools, place, is_replaced):
+    """Its image was removed: an update that waits stays. One that another user has queued since stays too."""
+    library, updates = place.hub.firmware, place.hub.updates
+    image = attrs.evolve(IMAGE, sha256="1" * 64)
+
+    async def queue(id):
+        await place.hub.blobs.put(blob_key("alice", id), pieces(BYTES))
+        await updates.create(LAMP, id, image)
+
+    looks = itertools.count()
+
+    async def check():
+        if next(looks) == 0 and is_replaced:
+            return
+        if is_replaced:
+            await queue("ota_second")
+        await library.check_kept("alice", entry)
+
+    entry, _ = tools.run(place.add())
+    tools.run(queue("ota_first"))
+    tools.run(place.remove())
+    with pytest.raises(Conflict, match="just removed"):
+        tools.run(updates.create(LAMP, updates.new_id(), IMAGE, blob=entry.blob, check_image=check))
+    update = tools.run(updates.get(LAMP))
+    assert (update.id, update.state) == ("ota_second" if is_replaced else "ota_first", UpdateState.QUEUED)
 
 
 def test_an_orphan_that_an_update_needs_stays(tools, place):

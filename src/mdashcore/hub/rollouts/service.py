@@ -8,6 +8,7 @@ the node that drives it learns of that from the feed.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import Final
@@ -37,6 +38,8 @@ from mdashcore.selection import Selection
 from mdashcore.storage import BlobStore, DocumentStore
 
 __all__ = ["ROLLOUT_PREFIX", "Rollouts"]
+
+_log = logging.getLogger(__name__)
 
 ROLLOUT_PREFIX: Final = "rol"  # of a rollout's id
 
@@ -220,9 +223,25 @@ class Rollouts:
         devices = await self.devices(account, present.id)
         return tuple(count(present, devices, members.get))
 
-    def unfinished(self, leases: Leases | None = None) -> AsyncIterator[tuple[str, str]]:
-        """Yield (account, id) of every rollout that has not ended, and that no other living node drives."""
-        return unfinished(self.records, leases)
+    async def unfinished(self, leases: Leases | None = None) -> AsyncIterator[tuple[str, str]]:
+        """Yield (account, id) of every rollout that has not ended, and that no other living node drives.
+
+        Aborts those whose kept image is gone: a process was stopped after it had stored the rollout, and before it
+        looked whether the image is kept.
+        """
+        async for account, id in unfinished(self.records, leases):
+            try:
+                await self._abort_if_lost(account, id)
+            except (NotFound, Conflict):
+                pass  # it was removed, or is ending
+            yield account, id
+
+    async def _abort_if_lost(self, account: str, id: str) -> None:
+        present = await self.get(account, id)
+        if present.blob is None or await self.blobs.size(blob_key(account, present.blob)) is not None:
+            return
+        await self.abort(account, id)
+        _log.warning("the rollout %s of %s is aborted: its image was removed", id, account)
 
     # Changes
 

@@ -7,6 +7,7 @@ drives, a user who cancels the update on another node) notices whether another w
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, TypeAlias
 
@@ -29,6 +30,8 @@ from mdashcore.shadow import Shadow
 from mdashcore.storage import BlobStore, DocumentStore
 
 __all__ = ["UPDATE_PREFIX", "CheckImage", "Updates"]
+
+_log = logging.getLogger(__name__)
 
 UPDATE_PREFIX: Final = "ota"  # of an update's id
 
@@ -87,7 +90,8 @@ class Updates:
 
         Args:
             blob: a shared image, which stays when the update ends; without it, the update owns its image.
-            check_image: awaited after the update was stored. If it raises, the update is canceled.
+            check_image: awaited before the update takes the place of one that waits, which stays if it raises; and
+                again after the update was stored, which is canceled then if it raises.
             driver: the id of the node that drives it.
 
         Raises:
@@ -96,6 +100,8 @@ class Updates:
             MdashError: as `check_image` raises.
         """
         facts = image if isinstance(image, ota.UpdateImage) else ota.UpdateImage.of(image)
+        if check_image is not None:
+            await check_image()
         race = self.store.records.race(str(key))
         while True:
             try:
@@ -117,7 +123,7 @@ class Updates:
                 try:
                     await check_image()
                 except MdashError:
-                    await self.apply(key, ota.CancelRequested())
+                    await self.apply(key, ota.CancelRequested(), id=id)
                     raise
             self.store.changed(key, update)
             return UpdatePerformer(self.store, key, Record(update, version), unnotified=True)
@@ -187,8 +193,11 @@ class Updates:
             raise NotFound(f"device {key.id!r} was never updated")
         return UpdatePerformer(self.store, key, record)
 
-    async def apply(self, key: DeviceKey, event: ota.UpdateEvent) -> Update:
+    async def apply(self, key: DeviceKey, event: ota.UpdateEvent, *, id: str | None = None) -> Update:
         """Apply an event to the device's update, even if a node drives it. Returns the update afterwards.
+
+        Args:
+            id: the only update that the event is for: a newer one stays as it is.
 
         Raises:
             NotFound: the device was never updated.
@@ -196,6 +205,8 @@ class Updates:
         race = self.store.records.race(str(key))
         while True:
             performer = await self.load(key)
+            if id not in (None, performer.update.id):
+                return performer.update
             try:
                 await performer.apply(event)
             except VersionConflict:
@@ -236,23 +247,35 @@ class Updates:
     async def unfinished(self, leases: Leases | None = None) -> AsyncIterator[DeviceKey]:
         """Yield every device with an update that has not ended.
 
-        Archives updates that have ended and still have their image.
+        Archives updates that have ended and still have their image, and cancels those that wait for a kept image which
+        is gone: a process was stopped after it had stored the update, and before it looked whether the image is kept.
 
         Args:
             leases: leave out the updates that another living node drives.
         """
         images = {key async for key in self.blobs.scan()}
-        found: list[tuple[DeviceKey, str | None]] = []
+        found: list[tuple[DeviceKey, Update]] = []
         async for key, update in self.store.records.scan():
             device = DeviceKey.parse(key)
             if not update.ended:
-                found.append((device, update.driver))
+                found.append((device, update))
             elif update.owns_blob and blob_key(device.account, update.blob_id) in images:
                 await UpdatePerformer(self.store, device, Record(update, 0)).archive()
         others = set[str]() if leases is None else {*await leases.alive()} - {leases.node}
-        for device, driver in found:
-            if driver not in others:
+        for device, update in found:
+            if update.driver in others:
+                continue
+            if blob_key(device.account, update.blob_id) not in images and await self._has_lost_image(device, update):
+                _log.warning("the update %s of %s is canceled: its image was removed", update.id, device)
+                await self.apply(device, ota.CancelRequested(), id=update.id)
+            else:
                 yield device
+
+    async def _has_lost_image(self, key: DeviceKey, update: Update) -> bool:
+        """Return whether an update waits for a kept image that is not in the store any more."""
+        if update.owns_blob or update.state is not UpdateState.QUEUED:
+            return False
+        return await self.blobs.size(blob_key(key.account, update.blob_id)) is None
 
     async def orphans(self) -> set[tuple[str, str]]:
         """Return (account, id) of every image that was stored for an update, and that no update needs.
