@@ -5,23 +5,32 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
+from types import SimpleNamespace
 
 import attrs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from mdashcore import _json
 from mdashcore._errors import Conflict, InvalidInput, LimitReached, NotFound, StorageError
 from mdashcore.hub import Hub
+from mdashcore.hub.device_list import ListedDevice
 from mdashcore.hub.jobs import performer
 from mdashcore.hub.jobs.performer import JobPerformer, JobRunner
+from mdashcore.hub.jobs.preview import JobPreview
 from mdashcore.hub.leases import Leases
 from mdashcore.hub.limits import AccountLimits
 from mdashcore.hub.maintenance.backup import export_store, import_store
 from mdashcore.hub.maintenance.check import check_store
 from mdashcore.hub.notification_reader import log_name
+from mdashcore.hub.presence import OFFLINE_RECORD
+from mdashcore.hub.registry import Device
 from mdashcore.identity import DeviceKey
 from mdashcore.job import JobCounts, JobOutcome, JobState
 from mdashcore.job import _values as job_values
-from mdashcore.shadow import ShadowLimits
+from mdashcore.shadow import Shadow, ShadowLimits
 from mdashcore.storage import open_backend
 
 NOW = 1_700_000_000.0
@@ -156,6 +165,72 @@ def test_a_preview_is_bounded(place, monkeypatch):
     assert preview.changed == 4
     assert len(preview.changes) + preview.other_changes == 4
     assert 0 < len(preview.changes) + len(preview.shown) <= 2
+
+
+def listed(id, desired):
+    """A device as the list has it."""
+    shadow, _ = Shadow().update({"state": {"desired": desired}}, now=NOW)
+    return ListedDevice(Device("alice", id, id, "hash", "2026-03-01T10:05:00.000Z"), OFFLINE_RECORD, shadow)
+
+
+@given(st.lists(st.integers(0, 30), max_size=300), st.sampled_from([4, 10, 50]))
+def test_the_most_frequent_changes_are_found(values, counters):
+    """However many different ones are before and among them; no change is lost or counted twice."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("mdashcore.hub.jobs.preview.MAX_COUNTERS", counters)
+        preview = JobPreview({"n": -1}, ShadowLimits(), NOW)
+        for n, value in enumerate(values):
+            preview.add(listed(f"d{n}", {"n": value}))
+        found = {each.difference.before: each for each in preview.changes}
+        other = preview.other_changes
+    real = Counter(values)
+    assert sum(each.devices for each in found.values()) + other == len(values)
+    for value, each in found.items():
+        assert each.devices <= real[value] <= each.devices + each.missed
+    bound = 2 * len(values) / counters
+    assert {value for value, number in real.items() if number > bound} <= set(found)
+    if len(real) <= counters:
+        assert ({value: each.devices for value, each in found.items()}, other) == (real, 0)
+
+
+def test_a_common_change_behind_many_rare_ones():
+    """It is the first, and rare ones fill the table behind it."""
+    preview = JobPreview({"n": -1}, ShadowLimits(), NOW)
+    for n in range(3000):
+        preview.add(listed(f"d{n}", {"n": n if n < 2000 else 5000}))
+    first, *rest = preview.changes
+    assert (first.difference.before, first.devices) == (5000, 1000)
+    assert {each.devices for each in rest} == {1}
+    assert len(rest) + preview.other_changes == 2000
+
+
+def test_a_preview_does_no_work_for_what_it_does_not_show(monkeypatch):
+    """Values are encoded for the first devices only; the changes of all are counted."""
+    encoded = []
+    encode = _json.encode
+    monkeypatch.setattr("mdashcore.hub.jobs.preview.MAX_COUNTED_CHANGES", 2000)
+    monkeypatch.setattr("mdashcore.hub.jobs.preview.MAX_PREVIEW_BYTES", 1000)
+    monkeypatch.setattr(
+        "mdashcore.hub.jobs.preview._json", SimpleNamespace(encode=lambda value: encoded.append(1) or encode(value))
+    )
+    preview = JobPreview({f"{n}": 1 for n in range(1000)}, ShadowLimits(), NOW)
+    device = listed("d", {f"{n}": 0 for n in range(1000)})
+    for _ in range(10):
+        preview.add(device)
+    assert (preview.changed, len(encoded)) == (10, 2000 + 3 * 1000)
+    assert sum(each.devices for each in preview.changes) + preview.other_changes == 10_000
+
+
+def test_a_preview_has_the_outcome_of_the_job(tools):
+    """A shadow beyond a limit that was lowered has all the values already: the job leaves it as it is."""
+    place = make_place(tools)
+    place.run(place.open())
+    place.run(place.set("d1", {"text": "x" * 100}))
+    there = make_place(tools, place.hub.backend, shadow_limits=ShadowLimits(max_bytes=60))
+    request = there.hub.jobs.parse({"desired": {"interval": 30}, "filter": [], "devices": ["d1"]})
+    assert place.run(there.hub.jobs.preview("alice", request)).unchanged == 1
+    made = place.run(there.make({"interval": 30}, devices=["d1"]))
+    assert place.run(there.drive(made.id)).counts == JobCounts(unchanged=1)
 
 
 def test_what_a_device_cannot_take_is_its_failure(tools):

@@ -73,7 +73,12 @@ class JobPreviewDocument(TypedDict):
     changed: Annotated[int, member("how many would change")]
     unchanged: Annotated[int, member("how many have all the values already")]
     failed: Annotated[int, member("how many cannot take them")]
-    changes: Annotated[list[ValueChangeDocument], member("from what to what, the most frequent first, up to 100")]
+    changes: Annotated[
+        list[ValueChangeDocument],
+        member(
+            "from what to what, the most frequent first, up to 100; if there are others, each has at least its number"
+        ),
+    ]
     other_changes: Annotated[int, member("changes of values that are not among them")]
     shown: Annotated[list[DeviceChangesDocument], member("the first devices that would change, up to 100")]
     failures: Annotated[list[RefusedDevice], member("the first devices that cannot take the values, up to 100")]

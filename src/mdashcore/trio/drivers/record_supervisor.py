@@ -26,9 +26,7 @@ REFRESH_INTERVAL: Final = 60.0  # seconds between two reads of everything: for m
 
 STEP_PAUSE: Final = 0.05  # seconds between two steps of an account whose work is due immediately: others have a turn
 
-MAX_DRIVEN_ACCOUNTS: Final = (
-    32  # accounts with a step at the same time: a job's step has 16 writes, so 512 in the store
-)
+MAX_DRIVEN_ACCOUNTS: Final = 32  # accounts with a step at the same time: of jobs, that is 512 writes in the store
 
 WorkKey: TypeAlias = tuple[str, str]
 """The account, and the id of the record."""
