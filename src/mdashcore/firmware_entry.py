@@ -34,7 +34,7 @@ BLOB_PREFIX: Final = "img"  # of the id of its blob
 
 DIGEST_LENGTH: Final = 16  # hexadecimal digits of the digest in an id: 64 bits, and the whole digest is compared
 
-MAX_NOTES: Final = 4096  # characters: what is new in a version, on one screen
+MAX_NOTES: Final = 4096  # bytes: what is new in a version, on one screen; the list of a library has all of them
 
 
 class EntryState(StrEnum):
@@ -111,13 +111,13 @@ def entry_id(sha256: str) -> str:
 
 
 def check_notes(text: object) -> str:
-    """Return the notes. Raises `InvalidInput` for anything but text of `MAX_NOTES` characters at most."""
+    """Return the notes. Raises `InvalidInput` for anything but text of `MAX_NOTES` bytes of UTF-8 at most."""
     if not isinstance(text, str):
         raise InvalidInput("notes are text")
-    if len(text) > MAX_NOTES:
-        raise InvalidInput(f"notes have at most {MAX_NOTES} characters, not {len(text)}")
     try:
-        text.encode()
+        size = len(text.encode())
     except UnicodeEncodeError:
         raise InvalidInput("the notes have half a character (a lone surrogate)") from None
+    if size > MAX_NOTES:
+        raise InvalidInput(f"notes have at most {MAX_NOTES} bytes of UTF-8, not {size}")
     return text

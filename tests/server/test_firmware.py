@@ -6,14 +6,16 @@ import hashlib
 import io
 import json
 import random
+from contextlib import ExitStack
 from functools import partial
 
+import attrs
 import pytest
 import trio
 from rows import every_row
 
 from mdashcore import firmware
-from mdashcore.firmware_entry import RemovalStep
+from mdashcore.firmware_entry import MAX_NOTES, RemovalStep
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.trio.agent import Backoff
 from mdashcore.virtual_device import FirmwareBuild, VirtualDevice
@@ -98,6 +100,7 @@ async def test_the_uploader_is_named(alice):
         ({"params": {"keep": "1"}, "content": b"x"}, 400, "unknown parameter 'keep'"),
         ({"params": {"name": "x" * 257}, **form()}, 400, "a name is text"),
         ({"params": {"notes": "x" * 4097}, **form()}, 400, "notes have at most 4096"),
+        ({"params": {"notes": "ü" * 2049}, **form()}, 400, "notes have at most 4096 bytes of UTF-8, not 4098"),
         ({"files": {"other": ("fw.zip", image())}}, 400, "not in the field 'file'"),
     ],
 )
@@ -150,6 +153,26 @@ async def test_name_and_notes_are_changed(alice):
     for wrong in ({"version": "3"}, {"name": 1}, {"name": None}, {"notes": ["x"]}, []):
         assert (await alice.http.post(path, json=wrong)).status_code == 400
     assert (await alice.http.get(path)).json()["name"] == "Hall lamps"
+
+
+async def test_a_large_library_is_a_long_list(alice, server):
+    """It comes in pieces, and counts as one of the account's lists."""
+    made = await add(alice)
+    library = server.service.hub.firmware
+    entry = await library.get("alice", made["id"])
+    for number in range(40):
+        each = attrs.evolve(entry, id=f"fw_{number:016x}", notes="x" * MAX_NOTES, created=entry.created - 1 - number)
+        await library.records.put(f"alice/{each.id}", each)
+    for query in ("", "?devices=1"):
+        answer = await alice.http.get(f"/firmware{query}")
+        assert answer.headers["transfer-encoding"] == "chunked"
+        ids = [each["id"] for each in answer.json()]
+        assert ids == [made["id"], *(f"fw_{number:016x}" for number in range(40))]
+        with ExitStack() as stack:
+            for _ in range(4):
+                stack.enter_context(server.service.lists.one("alice"))
+            answer = await alice.http.get(f"/firmware{query}")
+            assert (answer.status_code, answer.json()["error"]["limit"]) == (429, "lists")
 
 
 async def test_an_image_is_removed(alice, blobs):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import AsyncGenerator
 from typing import Any, Literal
 
 from quart import Response
 
+from mdashcore import _json
 from mdashcore._errors import InvalidInput
 from mdashcore.documents import (
     MAX_FIRMWARE_DEVICES,
@@ -19,10 +22,11 @@ from mdashcore.documents import (
     FirmwareWithCounts,
 )
 from mdashcore.firmware_entry import FirmwareEntry
+from mdashcore.hub import Hub
 from mdashcore.hub.firmware.describe import describe
 from mdashcore.hub.fleet.rows import DeviceRow
 from mdashcore.server.api._blob_answer import send_blob
-from mdashcore.server.api._lists import send_values
+from mdashcore.server.api._lists import send_list
 from mdashcore.server.api._request import answer, body_object, members, principal, service, whole_number
 from mdashcore.server.endpoints import API, Routes, Text
 from mdashcore.trio.shielding import finish, shielded
@@ -40,16 +44,23 @@ _CHANGE: dict[str, Any] = {
 @routes.get(query=FirmwareListQuery, answers={200: list[FirmwareWithCounts | DamagedFirmware]}, errors=(413,))
 async def list_firmware() -> Response:
     """List the images of the account's library, the newest first."""
-    account, hub = principal().account, service().hub
+    account, is_counted = principal().account, (whole_number("devices", 0, 1) or 0) == 1
+    pace = Pace(account)
+    return await send_list(_encoded(service().hub, account, pace, is_counted=is_counted), pace)
+
+
+async def _encoded(hub: Hub, account: str, pace: Pace, *, is_counted: bool) -> AsyncGenerator[bytes, None]:
+    """Yield each image as JSON. All reading is done in here: it counts as one of the account's lists."""
     damaged: list[str] = []
-    entries = await hub.firmware.of(account, damaged)
-    documents = {entry.id: describe(entry) for entry in entries}
-    if (whole_number("devices", 0, 1) or 0) == 1:
-        with service().lists.one(account):
-            counts = await hub.firmware_devices.counts(account, entries, Pace(account))
-        for id, found in counts.items():
-            documents[id]["devices"] = found
-    return await send_values([*documents.values(), *({"id": id, "damaged": ["image"]} for id in sorted(damaged))])
+    entries = deque(await hub.firmware.of(account, damaged))
+    counts = await hub.firmware_devices.counts(account, entries, pace) if is_counted else {}
+    while entries:  # what was sent takes no memory while a slow client reads the rest
+        document = describe(entry := entries.popleft())
+        if is_counted:
+            document["devices"] = counts[entry.id]
+        yield _json.encode(document)
+    for id in sorted(damaged):
+        yield _json.encode({"id": id, "damaged": ["image"]})
 
 
 @routes.get("/<id>", answers={200: FirmwareDocument})
