@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mdashcore import _json
 from mdashcore._errors import Conflict, InvalidInput, LimitReached, NotFound, StorageError
-from mdashcore.hub import Hub
+from mdashcore.hub import Hub, HubObserver
 from mdashcore.hub.device_list import ListedDevice
 from mdashcore.hub.jobs import performer
 from mdashcore.hub.jobs.performer import JobPerformer, JobRunner
@@ -72,8 +72,22 @@ class Place:
             await run.step()
         return await self.hub.jobs.get(account, id)
 
-    async def load(self, id, leases=None, account="alice"):
-        return await JobPerformer.load(self.hub.jobs, JobRunner(), account, id, leases)
+    async def load(self, id, leases=None, account="alice", runner=None):
+        return await JobPerformer.load(self.hub.jobs, runner or JobRunner(), account, id, leases)
+
+    async def drive_stopped(self, id, meanwhile, leases=None):
+        """Drive a job to its end in a process that is stopped once, after the first write of a piece."""
+        stops = [meanwhile]
+
+        async def together(writes):
+            for write in writes:
+                await write()
+                if stops:
+                    await stops.pop()()
+
+        run = await self.load(id, leases, runner=JobRunner(together=together))
+        while not run.gone:
+            await run.step()
 
     async def outcomes(self, id, account="alice"):
         present = await self.hub.jobs.get(account, id)
@@ -93,6 +107,16 @@ class Place:
         entries = self.run(self.hub.backend.logs.read(log_name("alice"), 0, 10_000))
         names = [json.loads(entry.body)["name"] for entry in entries]
         return [name for name in names if name.startswith("job.")]
+
+
+@attrs.define(eq=False)
+class Told(HubObserver):
+    """The devices of whose shadows an observer was notified."""
+
+    devices: set[str] = attrs.Factory(set)
+
+    def shadow_changed(self, key, change):
+        self.devices.add(key.id)
 
 
 def make_place(tools, backend=None, **options):
@@ -355,6 +379,7 @@ def test_two_nodes_at_the_same_time(tools, cut):
     """One of them was only slow: it stops as soon as it reads, and the results are right."""
     place = make_place(tools)
     place.run(place.open())
+    before = place.run(place.versions())
     made = place.run(place.make())
     alive = {"one"}
 
@@ -371,6 +396,100 @@ def test_two_nodes_at_the_same_time(tools, cut):
     assert ended.state is JobState.COMPLETED
     assert place.run(place.outcomes(made.id)) == DONE
     assert ended.counts == JobCounts(0, 3, 1, 0)
+    after = place.run(place.versions())
+    assert {id: after[id] - before[id] for id in after} == {"d0": 1, "d1": 0, "d2": 1, "d3": 1}
+
+
+@pytest.mark.parametrize("seconds", [0, performer.JOB_RECHECK])
+def test_a_process_that_was_stopped_overwrites_nothing(place, seconds):
+    """It resumes within a piece, after another node has ended the job and a user has set a value of it anew."""
+    before = place.run(place.versions())
+    made = place.run(place.make({"n": 1}))
+    alive = {"one"}
+
+    async def living():
+        return alive
+
+    async def meanwhile():
+        alive.clear()
+        alive.add("two")
+        place.time[0] += seconds
+        assert (await place.drive(made.id, Leases("two", living))).state is JobState.COMPLETED
+        await place.set("d2", {"n": 77})
+
+    place.run(place.drive_stopped(made.id, meanwhile, Leases("one", living)))
+    after = place.run(place.versions())
+    assert {id: after[id] - before[id] for id in after} == {"d0": 1, "d1": 1, "d2": 2, "d3": 1}
+    assert place.run(place.desired())["d2"]["n"] == 77
+    assert set(place.run(place.outcomes(made.id)).values()) == {"CHANGED"}
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_a_job_that_is_canceled_within_a_piece(place, other):
+    """A process that comes back after a while changes no more devices, whether it still drives the job or not."""
+    made = place.run(place.make({"n": 1}))
+    alive = {"one"}
+
+    async def living():
+        return alive
+
+    async def meanwhile():
+        place.time[0] += performer.JOB_RECHECK
+        await place.hub.jobs.cancel("alice", made.id, by="alice")
+        if other:
+            alive.clear()
+            alive.add("two")
+            await place.drive(made.id, Leases("two", living))
+
+    place.run(place.drive_stopped(made.id, meanwhile, Leases("one", living)))
+    ended = place.run(place.hub.jobs.get("alice", made.id))
+    assert (ended.state, ended.counts) == (JobState.CANCELED, JobCounts(3, 1))
+    changed = {id for id, desired in place.run(place.desired()).items() if (desired or {}).get("n") == 1}
+    assert changed == {"d0"}
+
+
+def test_a_value_that_is_set_just_before_the_job_stays(place):
+    """The writer was quicker than the job, after it had looked at the device: the result says so."""
+    made = place.run(place.make({"n": 1}))
+    place.run(place.drive_stopped(made.id, lambda: place.set("d2", {"n": 5})))
+    assert place.run(place.desired())["d2"]["n"] == 5
+    ended = place.run(place.hub.jobs.get("alice", made.id))
+    (result,), _ = place.run(place.hub.jobs.results("alice", ended, 0, 10, JobOutcome.FAILED))
+    assert (result.device, result.reason) == ("d2", performer.CHANGED_BY_OTHERS)
+
+
+def test_a_device_that_is_removed_within_a_piece_gets_no_shadow(place):
+    """It was planned to be changed, and went before its turn."""
+    made = place.run(place.make({"n": 1}))
+    key = DeviceKey("alice", "d2")
+    place.run(place.drive_stopped(made.id, lambda: place.hub.remove_device(key)))
+    ended = place.run(place.hub.jobs.get("alice", made.id))
+    (result,), _ = place.run(place.hub.jobs.results("alice", ended, 0, 10, JobOutcome.FAILED))
+    assert (result.device, result.reason) == ("d2", performer.REMOVED_DEVICE)
+    assert place.run(place.hub.shadows.get(key)).desired is None
+
+
+def test_a_device_is_told_of_a_change_whose_end_was_lost(place, monkeypatch):
+    """The shadow is stored, and then the storage fails: the next try finds the change, and announces it."""
+    told, append, lost = Told(), place.hub.feed.append, []
+    place.hub.add_observer(told)
+
+    async def fail_once(*entry):
+        if not lost:
+            lost.append(entry)
+            raise StorageError("the storage takes too long")
+        return await append(*entry)
+
+    made = place.run(place.make())
+    monkeypatch.setattr(place.hub.feed, "append", fail_once)
+    run = place.run(place.load(made.id))
+    with pytest.raises(StorageError):
+        place.run(run.step())
+    assert told.devices == set()
+    while not run.gone:
+        place.run(run.step())
+    assert place.run(place.outcomes(made.id)) == DONE
+    assert told.devices == {"d0", "d2", "d3"}
 
 
 def test_another_living_node_keeps_its_job(place):
@@ -395,8 +514,8 @@ def test_another_living_node_keeps_its_job(place):
     assert place.run(place.drive(made.id, two)).driver == "two"
 
 
-def test_a_device_that_the_storage_refuses_ends_too(place, monkeypatch):
-    """After some tries; while the storage is away nothing ends."""
+def test_a_device_that_the_storage_refuses_ends_too(place, monkeypatch, caplog):
+    """After some tries; while the storage is away nothing ends. The storage's words are in the log only."""
     made = place.run(place.make())
     update = place.hub.shadows.update
 
@@ -407,12 +526,41 @@ def test_a_device_that_the_storage_refuses_ends_too(place, monkeypatch):
 
     monkeypatch.setattr(place.hub.shadows, "update", refuse)
     run = place.run(place.load(made.id))
-    for _ in range(performer.WRITE_TRIES - 1):
+    for _ in range(performer.WRITE_TRIES):
         with pytest.raises(StorageError):
             place.run(run.step())
     while not run.gone:
         place.run(run.step())
     assert place.run(place.outcomes(made.id)) == {**DONE, "d2": "FAILED"}
+    ended = place.run(place.hub.jobs.get("alice", made.id))
+    (result,), _ = place.run(place.hub.jobs.results("alice", ended, 0, 10, JobOutcome.FAILED))
+    assert result.reason == performer.REFUSED
+    assert [record.message for record in caplog.records if "disk error at d2" in record.message] == [
+        f"job {made.id}: the storage has refused alice/d2 5 times: disk error at d2"
+    ]
+
+
+def test_a_change_that_happened_at_the_last_try_is_no_failure(place, monkeypatch):
+    """The storage has refused it some times, then stored it, and its answer was lost."""
+    made = place.run(place.make())
+    update, tries = place.hub.shadows.update, []
+
+    async def refuse(key, *rest, **options):
+        if key.id == "d2":
+            tries.append(key)
+            if len(tries) == performer.WRITE_TRIES:
+                await update(key, *rest, **options)
+            raise StorageError("the storage takes too long")
+        return await update(key, *rest, **options)
+
+    monkeypatch.setattr(place.hub.shadows, "update", refuse)
+    run = place.run(place.load(made.id))
+    for _ in range(performer.WRITE_TRIES):
+        with pytest.raises(StorageError):
+            place.run(run.step())
+    while not run.gone:
+        place.run(run.step())
+    assert place.run(place.outcomes(made.id)) == DONE
 
 
 def test_a_piece_that_is_damaged_ends_the_job_too(place):
@@ -460,6 +608,19 @@ def test_what_is_refused_leaves_nothing(place):
             place.run(place.make(**asked))
     assert place.run(place.hub.jobs.of("alice")) == []
     assert place.run(place.hub.jobs.pieces.keys()) == []
+
+
+def test_what_is_refused_removes_no_old_job(tools):
+    """An account that has its maximum of jobs keeps them, until another one is made."""
+    place = make_place(tools, limits=AccountLimits(jobs=1))
+    place.run(place.open())
+    kept = place.run(place.make()).id
+    place.run(place.drive(kept))
+    for asked, error in (({"filter": ["online"]}, InvalidInput), ({"devices": ["d77"]}, NotFound)):
+        with pytest.raises(error):
+            place.run(place.make(**asked))
+    assert [each.id for each in place.run(place.hub.jobs.of("alice"))] == [kept]
+    assert place.run(place.outcomes(kept)) == DONE
 
 
 def test_an_account_keeps_a_number_of_jobs(tools):
@@ -519,6 +680,26 @@ def test_a_removed_account_leaves_no_jobs(place):
     place.run(place.hub.remove_account("alice"))
     assert {key.split("/")[0] for key in place.run(place.hub.jobs.pieces.keys())} == {"bob"}
     assert place.run(place.hub.jobs.of("alice")) == []
+
+
+@pytest.mark.parametrize("cut", range(2, 82, 2))
+def test_an_account_that_is_removed_during_a_creation_leaves_no_job(tools, cut):
+    """At whatever step: an account that is registered under the name then inherits nothing."""
+    place = make_place(tools)
+    place.run(place.open())
+
+    async def leave():
+        await place.hub.remove_account("alice")
+        await place.hub.accounts.register("alice", "other")
+        await place.hub.create_device("alice", "d0")
+
+    async def unfinished():
+        return [key async for key in place.hub.jobs.unfinished()]
+
+    tools.interleave([place.make({"wifi": "secret"}), leave()], [0] * cut + [1] * 1000)
+    assert place.run(place.hub.jobs.of("alice")) == []
+    assert place.run(place.hub.jobs.pieces.keys()) == []
+    assert place.run(unfinished()) == []
 
 
 def test_moved_to_another_store(tools, place):

@@ -90,6 +90,26 @@ class Accounts:
         account = await self._stored(name)
         return account is not None and account.removing
 
+    async def owner(self, name: str) -> str:
+        """Return a text that tells the account from an earlier or later one of its name; empty without an account.
+
+        Work that takes a while compares it: what one owner has asked for must not be done to the next one.
+
+        Raises:
+            NotFound: the account is being removed.
+        """
+        account = await self._stored(name)
+        if account is None:
+            return ""
+        if account.removing:
+            raise NotFound(f"no user {name!r}")
+        return account.id or str(account.created_at)  # accounts of older versions have no id
+
+    async def check_owner(self, name: str, owner: str) -> None:
+        """Raise `NotFound` unless `owner` still has the account."""
+        if await self.owner(name) != owner:
+            raise NotFound(f"no user {name!r}")
+
     async def _stored(self, name: str) -> Account | None:
         record = await self._accounts.get(name) if _possible(name) else None
         return None if record is None else record.value

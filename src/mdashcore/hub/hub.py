@@ -206,6 +206,7 @@ class Hub:
             self.registry,
             self.presence,
             self.device_list,
+            self.accounts,
             clock=self.clock,
             entropy=entropy,
             contention=contention,
@@ -217,6 +218,7 @@ class Hub:
             self.shadows,
             self.registry,
             self.device_list,
+            self.accounts,
             clock=self.clock,
             entropy=entropy,
             contention=contention,
@@ -339,6 +341,8 @@ class Hub:
                 await self.remove_device(device.key)
             except NotFound:
                 continue  # another process has removed it
+        await self.rollouts.forget(name)  # again: some may have been on their way into the store
+        await self.jobs.forget(name)
         await self.firmware.forget(name)
         await self.feed.forget(name)
         await self.usage.forget(name)

@@ -32,8 +32,8 @@ MAX_WAITING_WRITERS: Final = 1000  # updates that wait for one shadow and may be
 Protect: TypeAlias = Callable[[Callable[[], Awaitable[Change]]], Awaitable[Change]]
 """Awaits a function, and protects it from cancellation."""
 
-Condition: TypeAlias = Callable[[int], bool]
-"""Whether an update is meant for a version."""
+Condition: TypeAlias = Callable[[Shadow], bool]
+"""Whether an update is meant for a shadow as it is."""
 
 
 class Shadows:
@@ -95,9 +95,10 @@ class Shadows:
         loop, so the caller protects it.
 
         Args:
-            condition: whether the update is meant for the version that it meets.
+            condition: whether the update is meant for the shadow that it meets.
             patience: seconds to wait for the turn. At most `MAX_WAITING_WRITERS` wait with a finite one.
-            protect: runs the part that must not be cancelled; without it, the caller has to protect this call.
+            protect: runs the part that must not be cancelled, when the turn has come; without it, the caller has to
+                protect this call.
 
         Raises:
             InvalidShadowUpdate, ShadowConflict, TooLarge: as `Shadow.update`; nothing was changed.
@@ -123,7 +124,7 @@ class Shadows:
         while True:
             record = record or await self._read(key)
             try:
-                if condition is not None and not condition(record.value.version):
+                if condition is not None and not condition(record.value):
                     raise PreconditionFailed(f"the shadow of {key.id!r} is at version {record.value.version}")
                 shadow, change = record.value.update(document, now=self._now(), limits=self.limits)
             except (InvalidInput, PreconditionFailed, ShadowConflict, TooLarge):
@@ -175,6 +176,14 @@ class Shadows:
             offset = await self._feed.append(log, time, entry)
         self._on_change(key, change)
         return offset
+
+    def announce(self, key: DeviceKey, shadow: Shadow) -> None:
+        """Notify the observer of a shadow that is stored, after an update of which it may not have been notified.
+
+        The answer of the store may have been lost, or the process may have been killed. A device that was sent the
+        delta of that version already is not sent it again.
+        """
+        self._on_change(key, Change(shadow=shadow, state={}, state_json=b"{}"))
 
     async def forget(self, key: DeviceKey) -> None:
         """Remove the shadow of a removed device, except its version: a device created anew continues with it."""

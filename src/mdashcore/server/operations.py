@@ -71,7 +71,7 @@ async def update_shadow(
     await service.hub.registry.get(key)
     document = _json.decode_foreign(body) if body.strip() else None
     # A change that is stored has to reach the device and the subscribers, also when the client leaves.
-    condition = None if conditions is None else conditions.allow
+    condition = None if conditions is None else lambda shadow: conditions.allow(shadow.version)
     change = await service.hub.shadows.update(
         key, document, condition=condition, patience=WRITES_TIMEOUT, protect=shielded
     )

@@ -9,6 +9,7 @@ compare-and-set too. The loser reads again, and stops if the job names another d
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
@@ -18,7 +19,16 @@ from typing import Final, TypeAlias
 import attrs
 
 from mdashcore import job
-from mdashcore._errors import Busy, Damaged, InvalidInput, NotFound, StorageError, TooLarge, VersionConflict
+from mdashcore._errors import (
+    Busy,
+    Damaged,
+    InvalidInput,
+    NotFound,
+    PreconditionFailed,
+    StorageError,
+    TooLarge,
+    VersionConflict,
+)
 from mdashcore.hub.jobs.preview import SHADOW_DAMAGED
 from mdashcore.hub.jobs.service import Jobs, piece_key
 from mdashcore.hub.leases import Leases, take
@@ -27,8 +37,11 @@ from mdashcore.hub.records.store import Record, scoped
 from mdashcore.hub.shadows import Protect
 from mdashcore.identity import DeviceKey
 from mdashcore.job import Job, JobCounts, JobEvent, JobOutcome, JobPiece, JobResult, JobState
+from mdashcore.shadow import Change, Shadow
 
 __all__ = ["JobPerformer", "JobRunner"]
+
+_log = logging.getLogger(__name__)
 
 JOB_PROGRESS_INTERVAL: Final = 1.0  # seconds between two notifications of progress
 
@@ -38,11 +51,14 @@ SHADOW_PATIENCE: Final = 10.0  # seconds to wait for the other writers of a shad
 
 WRITE_TRIES: Final = 5  # tries of a device that the storage refuses while it takes others: 11 s with the pauses between
 
+JOB_RECHECK: Final = 2.0  # seconds of changes before the job is read again: a process that was stopped may have lost it
+
 REMOVED_DEVICE: Final = "the device was removed"
 DAMAGED_DEVICE: Final = "what was stored of it is damaged"
 CHANGED_BY_OTHERS: Final = (
-    "its desired state was changed by another writer while the job was interrupted, so the job does not change it again"
+    "another writer has changed its desired state just when the job was to do so, and the job does not overwrite that"
 )
+REFUSED: Final = "the storage has refused the change each time"
 
 _Write: TypeAlias = Callable[[], Awaitable[None]]
 
@@ -64,6 +80,10 @@ class JobRunner:
     """As for `Shadows.update`."""
 
 
+class _Stopped(Exception):
+    """The job was canceled or lost before a shadow was changed."""
+
+
 class JobPerformer:
     """Performs one job, in one task. Made by `load`."""
 
@@ -79,6 +99,8 @@ class JobPerformer:
         self._key = scoped(account, record.value.id)
         self._refused: Counter[str] = Counter()
         """How often the storage has refused to change a device of the present piece."""
+        self._read_at = jobs.clock.monotonic()
+        """When the job was read last, by the monotonic clock."""
         self._is_settled = False
         """Whether nothing is left to do for the devices of a canceled job."""
         self._notified_at = -inf
@@ -107,6 +129,7 @@ class JobPerformer:
     async def reload(self) -> None:
         """Read the job again, after another writer has changed or removed it."""
         record = await self._jobs.records.get(self._key)
+        self._read_at = self._jobs.clock.monotonic()
         if record is None:
             self.gone = True
             return
@@ -160,6 +183,8 @@ class JobPerformer:
                 if self.gone:
                     return
                 results = await self._change(results)
+                if not results:
+                    return
             if tuple(results) != record.value.results:
                 await self._jobs.pieces.put(key, JobPiece(tuple(results)), expected=version)
         except VersionConflict:  # another node has taken over
@@ -180,7 +205,7 @@ class JobPerformer:
         key, now = self._device(result), self._jobs.clock.now()
         await self._runner.pause()
         try:
-            await self._jobs.registry.check_stays(key)
+            await self._check_stays(key)
             shadow = await self._jobs.shadows.get(key)
         except NotFound:
             return result.ended(JobOutcome.FAILED, now, REMOVED_DEVICE)
@@ -189,44 +214,84 @@ class JobPerformer:
         patch = self._job.desired
         if result.before is not None:
             outcome = job.after_interruption(shadow, patch, result.before)
+            if outcome is JobOutcome.CHANGED:
+                self._jobs.shadows.announce(key, shadow)  # the writer may not have come to it
             if outcome is not JobOutcome.PENDING:
                 return result.ended(outcome, now, CHANGED_BY_OTHERS if outcome is JobOutcome.FAILED else "")
+            if self._refused[result.device] >= WRITE_TRIES:
+                return result.ended(JobOutcome.FAILED, now, REFUSED)
             return JobResult(result.device) if is_canceled else result
         if not any(job.differences(shadow.desired or {}, patch)):
             return result.ended(JobOutcome.UNCHANGED, now)
         return JobResult(result.device, before=job.fingerprint(shadow, patch))
 
     async def _change(self, planned: list[JobResult]) -> list[JobResult]:
-        """Change the shadows that a stored piece names. Returns the results.
+        """Change the shadows that a stored piece names. Returns the results, or none if the job was lost.
 
-        After a cancellation they are pending again: none of them has been changed.
+        After a cancellation those are pending again that this process has not changed.
         """
         results = {each.device: each for each in planned}
-        begun = [each for each in planned if each.before is not None]
+        begun = [each.device for each in planned if each.before is not None]
+        await self._runner.together(partial(self._change_one, device, results) for device in begun)
+        if self.gone:
+            return []
         if self._job.state is JobState.CANCELING:
-            results |= {each.device: JobResult(each.device) for each in begun}
-        else:
-            await self._runner.together(partial(self._change_one, each, results) for each in begun)
+            pending = (device for device in begun if results[device].outcome is JobOutcome.PENDING)
+            results |= {device: JobResult(device) for device in pending}
         return list(results.values())
 
-    async def _change_one(self, result: JobResult, results: dict[str, JobResult]) -> None:
-        shadows, now = self._jobs.shadows, self._jobs.clock.now()
-        document = {"state": {"desired": self._job.desired}}
-        try:
+    async def _change_one(self, device: str, results: dict[str, JobResult]) -> None:
+        """Change a shadow once, by its fingerprint. The device stays pending if the job was canceled or lost."""
+        while not self._is_stopped and results[device].outcome is JobOutcome.PENDING:
             await self._runner.pause()
-            await shadows.update(self._device(result), document, patience=SHADOW_PATIENCE, protect=self._runner.protect)
+            results[device] = await self._try_change(results[device])
+
+    async def _try_change(self, result: JobResult) -> JobResult:
+        key, patch, now = self._device(result), self._job.desired, self._jobs.clock.now()
+
+        def is_as_planned(shadow: Shadow) -> bool:
+            return job.fingerprint(shadow, patch) == result.before
+
+        try:
+            await self._jobs.shadows.update(
+                key,
+                {"state": {"desired": patch}},
+                condition=is_as_planned,
+                patience=SHADOW_PATIENCE,
+                protect=partial(self._in_turn, key),
+            )
+        except _Stopped:
+            return result
+        except PreconditionFailed:  # the change has happened, or another writer has set the same values
+            return await self._plan(result)
+        except NotFound:
+            return result.ended(JobOutcome.FAILED, now, REMOVED_DEVICE)
         except Damaged:
-            ended = result.ended(JobOutcome.FAILED, now, SHADOW_DAMAGED)
+            return result.ended(JobOutcome.FAILED, now, SHADOW_DAMAGED)
         except (InvalidInput, TooLarge, Busy) as exc:
-            ended = result.ended(JobOutcome.FAILED, now, str(exc))
+            return result.ended(JobOutcome.FAILED, now, str(exc))
         except StorageError as exc:
             self._refused[result.device] += 1
-            if self._refused[result.device] < WRITE_TRIES:
-                raise  # the piece is done again, when the storage is back
-            ended = result.ended(JobOutcome.FAILED, now, str(exc))
-        else:
-            ended = result.ended(JobOutcome.CHANGED, now)
-        results[result.device] = ended
+            if self._refused[result.device] == WRITE_TRIES:
+                _log.error("job %s: the storage has refused %s %d times: %s", self._job.id, key, WRITE_TRIES, exc)
+            raise  # the piece is done again, when the storage is back: the change may have happened
+        return result.ended(JobOutcome.CHANGED, now)
+
+    async def _in_turn(self, key: DeviceKey, write: Callable[[], Awaitable[Change]]) -> Change:
+        """Write a shadow whose turn has come, unless the job or the device has gone since that was planned."""
+        if self._jobs.clock.monotonic() >= self._read_at + JOB_RECHECK:
+            await self.reload()
+        if self._is_stopped:
+            raise _Stopped
+        await self._check_stays(key)
+        return await (write() if self._runner.protect is None else self._runner.protect(write))
+
+    @property
+    def _is_stopped(self) -> bool:
+        return self.gone or self._job.state is JobState.CANCELING
+
+    async def _check_stays(self, key: DeviceKey) -> None:
+        await self._jobs.registry.check_stays(key)
 
     def _device(self, result: JobResult) -> DeviceKey:
         return DeviceKey(self._account, result.device)

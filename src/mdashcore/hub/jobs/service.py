@@ -14,6 +14,7 @@ from typing import Final
 
 from mdashcore import _json, job
 from mdashcore._errors import Conflict, Damaged, InvalidInput, LimitReached, NotFound
+from mdashcore.hub.accounts import Accounts
 from mdashcore.hub.clock import Clock
 from mdashcore.hub.device_list import DeviceList
 from mdashcore.hub.feed import Feed
@@ -55,6 +56,7 @@ class Jobs:
         shadows: Shadows,
         registry: Registry,
         device_list: DeviceList,
+        accounts: Accounts,
         *,
         clock: Clock,
         entropy: Callable[[int], bytes],
@@ -68,6 +70,7 @@ class Jobs:
         self.clock = clock
         self._feed = feed
         self._device_list = device_list
+        self._accounts = accounts
         self._limits = limits
         self._entropy = entropy
 
@@ -104,10 +107,11 @@ class Jobs:
 
         Raises:
             InvalidInput: the selection has no devices, or too many.
-            NotFound: a named device does not exist.
+            NotFound: a named device does not exist, or the account was removed.
             LimitReached: the account has its maximum of jobs that have not ended.
         """
-        await self._make_room(account, 1)
+        owner = await self._accounts.owner(account)
+        self._check_open(await self.of(account), 1)
         devices = await self._select(account, request, pause)
         terms = [str(term) for term in request.selection.terms]
         id = make_id(JOB_PREFIX, self._entropy(8))
@@ -118,8 +122,9 @@ class Jobs:
             await pause()
         await self.records.put(scoped(account, id), made, expected=0)
         try:
-            await self._make_room(account, 0)  # other jobs may have been created since the first check
-        except LimitReached:
+            await self._accounts.check_owner(account, owner)  # a removal may not have found this job
+            await self._make_room(account)  # other jobs may have been created since the first check
+        except (LimitReached, NotFound):
             await self._erase(account, id)
             raise
         await self.notify_state(account, made)
@@ -144,14 +149,18 @@ class Jobs:
         kept = await self.of(account)
         return len(kept), sum(not each.ended for each in kept)
 
-    async def _make_room(self, account: str, more: int) -> None:
-        """Remove the oldest ended jobs so that the account may have `more` jobs. Raises `LimitReached`."""
-        kept = await self.of(account)
+    def _check_open(self, kept: list[Job], more: int) -> None:
+        """Raise `LimitReached` if `more` jobs would be too many that have not ended."""
         is_open = sum(not each.ended for each in kept)
         if is_open + more > self._limits.open_jobs:
             raise LimitReached("open_jobs", f"{is_open} jobs of the account have not ended: wait for one, or cancel it")
+
+    async def _make_room(self, account: str) -> None:
+        """Remove the oldest ended jobs of an account that has too many. Raises `LimitReached`."""
+        kept = await self.of(account)
+        self._check_open(kept, 0)
         ended = [each for each in reversed(kept) if each.ended]
-        for old in ended[: max(0, len(kept) + more - self._limits.jobs)]:
+        for old in ended[: max(0, len(kept) - self._limits.jobs)]:
             _log.info("job %s of %s is removed: the account keeps %d jobs", old.id, account, self._limits.jobs)
             await self._erase(account, old.id)
             await self._feed.emit(account, "job.deleted", old.id)

@@ -17,6 +17,7 @@ import attrs
 
 from mdashcore import _json, ota, rollout
 from mdashcore._errors import Conflict, Damaged, LimitReached, MdashError, NotFound, VersionConflict
+from mdashcore.hub.accounts import Accounts
 from mdashcore.hub.clock import Age, Ages, Clock
 from mdashcore.hub.device_list import DeviceList
 from mdashcore.hub.feed import Feed
@@ -66,6 +67,7 @@ class Rollouts:
         registry: Registry,
         presence: Presence,
         device_list: DeviceList,
+        accounts: Accounts,
         *,
         clock: Clock,
         entropy: Callable[[int], bytes],
@@ -83,6 +85,7 @@ class Rollouts:
         self.clock = clock
         self._ages = Ages(clock, MAX_ROLLOUT_AGES)
         self._device_list = device_list
+        self._accounts = accounts
         self._limits = limits
         self._entropy = entropy
 
@@ -154,10 +157,11 @@ class Rollouts:
 
         Raises:
             InvalidInput: the selection has no devices, or too many.
-            NotFound: a named device does not exist.
+            NotFound: a named device does not exist, or the account was removed.
             LimitReached: the account has its maximum of rollouts, as in `check_room`.
             MdashError: as `check_image` raises.
         """
+        owner = await self._accounts.owner(account)
         await self.check_room(account)
         devices = rollout.ordered(account, await self.select(account, request.selection, pause))
         terms = [str(term) for term in request.selection.terms]
@@ -176,6 +180,7 @@ class Rollouts:
             await self.rosters.put(f"{scoped(account, id)}/{piece // ROSTER_PIECE:04}", roster)
         await self.records.put(scoped(account, id), made, expected=0)
         try:
+            await self._accounts.check_owner(account, owner)  # a removal may not have found this rollout
             await self.check_room(account, 0)  # other rollouts may have been created since the first check
             if check_image is not None:
                 await check_image()
