@@ -289,7 +289,7 @@ def test_a_removed_device_gets_no_shadow(place):
 
 # Stopped at any step
 
-CUTS = range(1, 54)
+CUTS = range(1, 62)
 """The numbers of steps after which a process is killed: a job of four devices has fewer than the last of them."""
 
 
@@ -311,7 +311,7 @@ def test_killed_at_any_step(tools, cut):
     assert {id: after[id] - before[id] for id in after} == {"d0": 1, "d1": 0, "d2": 1, "d3": 1}
 
 
-@pytest.mark.parametrize("cut", range(1, 54, 4))
+@pytest.mark.parametrize("cut", range(1, 62, 4))
 def test_what_a_user_sets_after_a_kill_stays(tools, cut):
     """A value that was set after the job has changed the device is not overwritten when the job is taken up again."""
     place = make_place(tools)
@@ -374,7 +374,7 @@ def test_canceled_after_a_kill(tools, cut):
     assert ended.state is (JobState.CANCELED if len(changed) < 8 else JobState.COMPLETED)
 
 
-@pytest.mark.parametrize("cut", range(1, 54, 4))
+@pytest.mark.parametrize("cut", range(1, 62, 4))
 def test_two_nodes_at_the_same_time(tools, cut):
     """One of them was only slow: it stops as soon as it reads, and the results are right."""
     place = make_place(tools)
