@@ -81,6 +81,26 @@ class Place:
             await self.hub.blobs.delete(blob_key("alice", blob))
             raise
 
+    async def add_checked(self):
+        """Upload an image, if the account stays the same."""
+        before = await self.hub.accounts.get("alice")
+
+        async def check():
+            present = await self.hub.accounts.get("alice")
+            if before is None or present is None or present.id != before.id:
+                raise NotFound("no user")
+
+        await check()
+        await self.add(check_account=check)
+
+    async def add_after_removal(self):
+        """Remove the image, unless another user has, and upload it again."""
+        try:
+            await self.remove()
+        except NotFound:
+            pass
+        await self.add()
+
     async def remove(self):
         await self.hub.firmware.remove("alice", ID)
 
@@ -463,6 +483,59 @@ def test_nothing_of_a_removed_account_is_left(tools, place):
     tools.run(place.start())
     tools.run(place.hub.remove_account("alice"))
     assert (tools.run(place.blobs()), tools.run(place.entries())) == (set(), {})
+
+
+def test_an_account_that_is_removed_while_an_image_arrives(tools):
+    """In every order of steps: nothing of it is left to the next account of that name."""
+    refused = 0
+    for cut in CUTS:
+        place = open_place(tools)
+        added, removed = tools.interleave(
+            [place.add_checked(), place.hub.remove_account("alice")], [0] * cut + [1] * 400
+        )
+        assert removed.error is None
+        assert isinstance(added.error, NotFound | None)
+        refused += added.error is not None
+        tools.run(place.hub.accounts.register("alice", "another hash"))
+        assert (tools.run(place.blobs()), tools.run(place.entries())) == (set(), {})
+        assert tools.run(place.hub.usage.of("alice")).firmware == 0
+    assert 0 < refused < len(CUTS)
+
+
+def test_lost_bytes_come_back_with_the_next_upload(tools, place):
+    """The entry stays with its texts and its number, and has the bytes that have arrived."""
+    first, _ = tools.run(place.add(notes="first"))
+    tools.run(place.backend.blobs.delete(scoped("alice", first.blob)))
+    second, is_new = tools.run(place.add(notes="second"))
+    assert (attrs.evolve(second, blob=first.blob), is_new) == (first, False)
+    tools.run(place.check())
+    assert tools.run(place.hub.usage.of("alice")).firmware == 1
+
+
+def test_an_upload_replaces_a_damaged_entry(tools, place):
+    """The blob of the damaged one is swept, and the image is counted once."""
+    tools.run(place.add())
+    tools.run(place.backend.documents.put("firmware", f"alice/{ID}", b'"?"'))
+    assert tools.run(place.add())[1]
+    tools.run(place.sweep())
+    tools.run(place.check())
+    assert tools.run(place.hub.usage.of("alice")).firmware == 1
+
+
+def test_a_removal_of_a_damaged_entry_spares_the_next_one(tools):
+    """In every order of steps of two removals and an upload, what was added is there, or was removed with its bytes."""
+    for cut in CUTS:
+        place = open_place(tools)
+        tools.run(place.add())
+        tools.run(place.backend.documents.put("firmware", f"alice/{ID}", b'"?"'))
+        others = place.add_after_removal()
+        removed, added = tools.interleave([place.remove(), others], [0] * cut + [1] * 400)
+        assert added.error is None
+        assert isinstance(removed.error, NotFound | None)
+        entries, blobs = tools.run(place.entries()), tools.run(place.blobs())
+        assert len(blobs) == 1 + len(entries), "a good entry was deleted without its bytes"
+        tools.run(place.sweep())
+        tools.run(place.check())
 
 
 def test_a_lost_race_is_not_the_users(tools, place):

@@ -7,8 +7,10 @@ never removed under an update.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+import logging
+from collections.abc import Awaitable, Callable
+
+import attrs
 
 from mdashcore import _json, identity, notifications, ota
 from mdashcore._errors import AlreadyExists, Conflict, Damaged, LimitReached, NotFound, VersionConflict
@@ -26,13 +28,13 @@ from mdashcore.hub.firmware.needs import ImageNeeds
 from mdashcore.hub.pausing import Pause, never_pause
 from mdashcore.hub.records.contention import Contention
 from mdashcore.hub.records.schema import FIRMWARE
-from mdashcore.hub.records.store import Record, Records, scoped, split
+from mdashcore.hub.records.store import Record, Records, is_generated_id, scoped, split
 from mdashcore.hub.usage import Usage
 from mdashcore.storage import BlobStore, DocumentStore
 
 __all__ = ["FirmwareLibrary"]
 
-MAX_ENTRY_ID: Final = 64  # characters: generated ids have 19, and a longer one must not reach a store as a key
+_log = logging.getLogger(__name__)
 
 
 class FirmwareLibrary:
@@ -80,15 +82,19 @@ class FirmwareLibrary:
         key: str | None = None,
         name: str = "",
         notes: str = "",
+        check_account: Callable[[], Awaitable[None]] | None = None,
     ) -> tuple[FirmwareEntry, bool]:
         """Add an image whose bytes are in the blob `scoped(account, blob)`, and notify subscribers.
 
-        The blob is the library's from now on. It is deleted if the library has the same image, or refuses this one.
+        The blob is the library's from now on. It is deleted if the library has the same image, or refuses this one. It
+        takes the place of bytes that the store has lost, and the entry that of one that cannot be read.
 
         Args:
             blob: from `new_blob`.
             uploaded_by: the name of the user or of the key.
             key: the id of the key.
+            check_account: awaited after the entry was stored. Raises `NotFound` if the account was removed meanwhile:
+                then nothing is left for a later account of its name.
 
         Returns:
             the entry, and whether it is new.
@@ -96,6 +102,7 @@ class FirmwareLibrary:
         Raises:
             LimitReached: the account keeps as many images as it may.
             AlreadyExists: the library has the same bytes as another kind of image.
+            NotFound: as `check_account` raises.
             StorageError: the store fails. What it has of the image is removed later, if it is not in the library.
         """
         facts = ota.UpdateImage.of(image)
@@ -110,29 +117,42 @@ class FirmwareLibrary:
             key=key,
         )
         try:
-            entry = await self._put(account, made)
-        except (LimitReached, AlreadyExists):
+            entry = await self._put(account, made, check_account)
+        except (LimitReached, AlreadyExists, NotFound):
             await self.blobs.delete(scoped(account, blob))
             raise
-        if entry is not made:
+        if entry.blob != blob:
             await self.blobs.delete(scoped(account, blob))
         return entry, entry is made
 
-    async def _put(self, account: str, made: FirmwareEntry) -> FirmwareEntry:
+    async def _put(
+        self, account: str, made: FirmwareEntry, check_account: Callable[[], Awaitable[None]] | None
+    ) -> FirmwareEntry:
         """Store a new entry. Returns it, or that of the same image. Raises as `add`."""
         place = scoped(account, made.id)
         race = self.records.race(place)
         while True:
-            found = await self.records.get(place)
+            try:
+                found = await self.records.get(place)
+            except Damaged:  # as if a user had removed it
+                await self._delete_damaged(account, made.id)
+                continue
             if found is None:
                 try:
-                    await self._create(account, made)
-                    return made
+                    version = await self._create(account, made)
                 except VersionConflict:
                     await race.lost()
-            elif found.value.state is EntryState.KEPT:
+                    continue
+                if check_account is not None:
+                    await self._check_account(account, Record(made, version), check_account)
+                await self._notify(account, notifications.FIRMWARE_ADDED, made)
+                return made
+            if found.value.state is EntryState.KEPT:
                 _check_same(found.value, made)
-                return found.value
+                try:
+                    return await self._with_bytes(account, found, made.blob)
+                except VersionConflict:
+                    await race.lost()
             else:  # a removal that was interrupted, or one that is going on
                 try:
                     await self._finish(account, found)
@@ -140,15 +160,39 @@ class FirmwareLibrary:
                     continue  # it is kept
                 await race.lost()
 
-    async def _create(self, account: str, made: FirmwareEntry) -> None:
-        """Store a new entry, and notify subscribers. Raises `VersionConflict` if another task has stored one."""
+    async def _create(self, account: str, made: FirmwareEntry) -> int:
+        """Store a new entry. Returns its version. Raises `VersionConflict` if another task has stored one."""
         await self._usage.reserve(account, "firmware")
         try:
-            await self.records.put(scoped(account, made.id), made, expected=0)
+            return await self.records.put(scoped(account, made.id), made, expected=0)
         except VersionConflict:
             await self._usage.release(account, "firmware")
             raise
-        await self._notify(account, notifications.FIRMWARE_ADDED, made)
+
+    async def _check_account(
+        self, account: str, stored: Record[FirmwareEntry], check: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Remove the entry that was just stored if its account is gone. Raises `NotFound`."""
+        try:
+            await check()
+        except NotFound:
+            try:
+                if await self.records.delete(scoped(account, stored.value.id), expected=stored.version):
+                    await self._usage.release(account, "firmware")
+            except VersionConflict:
+                pass  # the removal of the account has found it too
+            raise
+
+    async def _with_bytes(self, account: str, found: Record[FirmwareEntry], blob: str) -> FirmwareEntry:
+        """Return a kept entry, with another blob if the store has lost its bytes. Raises `VersionConflict`."""
+        entry = found.value
+        if await self.blobs.size(scoped(account, entry.blob)) == entry.image.size:
+            return entry
+        mended = attrs.evolve(entry, blob=blob)
+        await self.records.put(scoped(account, entry.id), mended, expected=found.version)
+        _log.warning("the store had lost the image %s of %s: it has arrived again", entry.id, account)
+        await self.blobs.delete(scoped(account, entry.blob))
+        return mended
 
     # Reading
 
@@ -220,9 +264,9 @@ class FirmwareLibrary:
             try:
                 found = await self._record(account, id)
             except Damaged:
-                # Its blob is not known. It becomes an orphan, which is kept as long as an update needs it.
-                await self._delete(account, id)
-                return
+                if await self._delete_damaged(account, id):
+                    return
+                continue
             except NotFound:
                 if blob is None:
                     raise
@@ -238,6 +282,28 @@ class FirmwareLibrary:
             if await self._finish(account, marked, pause):
                 return
             await race.lost()
+
+    async def _delete_damaged(self, account: str, id: str) -> bool:
+        """Delete a record that cannot be read. Returns `False` if another task has replaced it meanwhile.
+
+        Its blob is not known. It becomes an orphan, which is kept as long as an update needs it.
+        """
+        expected: int | None = None
+        try:
+            document = await self.records.document(scoped(account, id))
+            if document is None:
+                return True
+            if document.damage is None:  # else the store does not know its version
+                expected = document.version
+                self.records.read(document)
+                return False
+        except Damaged:
+            pass
+        try:
+            await self._delete(account, id, expected)
+        except VersionConflict:
+            return False
+        return True
 
     async def _delete(self, account: str, id: str, expected: int | None = None) -> None:
         """Delete the record of an image, and notify subscribers. Raises `VersionConflict`."""
@@ -313,7 +379,7 @@ class FirmwareLibrary:
                 pass  # it is kept
 
     async def _record(self, account: str, id: str) -> Record[FirmwareEntry]:
-        record = await self.records.get(scoped(account, id)) if _possible(id) else None
+        record = await self.records.get(scoped(account, id)) if is_generated_id(id) else None
         if record is None:
             raise NotFound(f"no image {id!r} in the library")
         return record
@@ -329,8 +395,3 @@ def _check_same(present: FirmwareEntry, added: FirmwareEntry) -> None:
     if present.image.bare != added.image.bare:
         kind = "a bare image" if present.image.bare else "a firmware zip"
         raise AlreadyExists(f"the library has the same bytes as {kind}, as {present.id!r}: remove it first")
-
-
-def _possible(id: str) -> bool:
-    """Return whether the id is allowed for an entry: any other id must not reach a store as a key."""
-    return 0 < len(id) <= MAX_ENTRY_ID and id.isascii() and id.replace("_", "").isalnum()

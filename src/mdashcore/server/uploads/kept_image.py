@@ -9,6 +9,7 @@ import attrs
 import trio
 
 from mdashcore import ota
+from mdashcore._errors import NotFound
 from mdashcore.firmware_entry import FirmwareEntry, check_notes
 from mdashcore.hub.updates.service import CheckImage
 from mdashcore.hub.updates.store import blob_key
@@ -72,6 +73,12 @@ async def keep_image(
     library, account = service.hub.firmware, principal.account
     blob = library.new_blob()
     key = blob_key(account, blob)
+    owner = await _owner(service, account)
+
+    async def check_account() -> None:
+        if await _owner(service, account) != owner:
+            raise NotFound(f"no user {account!r}")
+
     try:
         size = await body.store(library.blobs, key)
         image = await body.read(library.blobs, key, size)
@@ -84,8 +91,24 @@ async def keep_image(
             await library.blobs.delete(key)
         raise
     return await shielded(
-        partial(library.add, account, blob, image, uploaded_by=uploaded_by, key=principal.key, name=name, notes=notes)
+        partial(
+            library.add,
+            account,
+            blob,
+            image,
+            uploaded_by=uploaded_by,
+            key=principal.key,
+            name=name,
+            notes=notes,
+            check_account=check_account,
+        )
     )
+
+
+async def _owner(service: Service, name: str) -> tuple[str, float] | None:
+    """Return what tells an account from an earlier or later one of its name; `None` if it is being removed."""
+    account = await service.hub.accounts.get(name)
+    return None if account is None else (account.id, account.created_at)
 
 
 async def _uploader(service: Service, principal: Principal) -> str:
