@@ -256,6 +256,15 @@ async def test_an_image_is_kept_and_used(run: Any, lamp: Any, image: Path) -> No
     async def program(client: Client) -> None:
         made = await client.firmware.add(image, notes="first")
         assert await client.firmware.add(image, notes="second") == made
+        with pytest.raises(Conflict, match="as a firmware zip"):
+            await client.firmware.add(image, bare=True)
+        await client.firmware.remove(made["id"])
+        as_bare = await client.firmware.add(image, bare=True)
+        assert await client.firmware.add(image, bare=True) == as_bare
+        with pytest.raises(Conflict, match="as a bare image"):  # devices would get it without its checks
+            await client.firmware.add(image)
+        await client.firmware.remove(as_bare["id"])
+        made = await client.firmware.add(image, notes="first")
         assert await client.firmware.list() == [made]
         assert (await client.firmware.change(made["id"], name="Lamps"))["name"] == "Lamps"
         pieces = [piece async for piece in client.firmware.download(made["id"])]

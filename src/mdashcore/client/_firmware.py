@@ -49,13 +49,14 @@ class FirmwareImages:
             LimitReached: the account has as many images, or bytes of them, as it may have.
         """
         path = Path(file)
-        sha256 = await anyio.to_thread.run_sync(_digest, path)
+        sha256, is_zip = await anyio.to_thread.run_sync(_digest, path)
         try:
             present = await self.get(entry_id(sha256))
         except NotFound:
             pass
         else:
-            if present["sha256"] == sha256 and present["state"] == "KEPT" and present["bare"] >= bare:
+            is_same_kind = present["bare"] is (bare or not is_zip)  # of another kind the server says what to do
+            if present["sha256"] == sha256 and present["state"] == "KEPT" and is_same_kind:
                 return present
         given = {"name": name, "notes": notes, "bare": "1" if bare else None}
         query = {key: value for key, value in given.items() if value is not None}
@@ -104,6 +105,9 @@ class FirmwareImages:
             raise Damaged(f"the image {id!r} has not arrived as it was uploaded (SHA-256)")
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path) -> tuple[str, bool]:
+    """Return the SHA-256 of a file, and whether it begins as a zip does."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        is_zip = file.read(2) == b"PK"
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256").hexdigest(), is_zip
