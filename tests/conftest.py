@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import functools
 import gc
@@ -104,6 +105,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if workers := getattr(config, "workerinput", {}).get("workercount"):
         folders = [item.path.relative_to(TESTS).parts[0] for item in items]
         items[:] = [items[index] for index in spread(folders, workers)]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Each test may run an asyncio loop, also in a worker in which Playwright has left its own running.
+
+    A thread runs one loop at a time. Playwright's goes on with the next test of the dashboard.
+    """
+    if item.path.is_relative_to(TESTS / "ui"):
+        return (yield)
+    loop = asyncio._get_running_loop()
+    asyncio._set_running_loop(None)
+    try:
+        return (yield)
+    finally:
+        asyncio._set_running_loop(loop)
 
 
 def pytest_collection_finish() -> None:

@@ -1,7 +1,7 @@
 // The only module that keeps live state: the device table, and the stream of notifications.
 //
-// First the server is asked where the log of notifications ends. The socket begins there, and the devices are read from
-// then on, so that nothing is missed between the two. After a lost connection the stream continues at the next offset.
+// First the server is asked where the log of notifications ends. The socket begins there, and the devices are read
+// after that, so that nothing is missed between the two. After a lost connection the stream continues at the next offset.
 // If notifications were missed all the same, the devices are read again.
 //
 // The table has all devices of a fleet of up to `WHOLE_FLEET`. Of a larger one it has those that a view has asked for.
