@@ -39,10 +39,6 @@ async def pieces(data):
     yield data
 
 
-async def listed(items):
-    return [each async for each in items]
-
-
 class SteppedBlobs(MemoryBlobs):
     """Blobs at the other end of a network: each verb that changes one pauses before and after it."""
 
@@ -408,7 +404,8 @@ def test_a_process_that_is_killed_before_it_has_looked(tools, request_):
         except (Conflict, NotFound):
             pass
         hub = place.hub
-        tools.run(listed(hub.updates.unfinished())), tools.run(listed(hub.rollouts.unfinished()))
+        tools.run(hub.updates.unfinished())
+        tools.run(hub.rollouts.unfinished())
         update = tools.run(hub.updates.get(LAMP))
         assert update is None or update.state is UpdateState.CANCELED
         rollouts = tools.run(hub.rollouts.of("alice"))

@@ -506,7 +506,7 @@ def test_another_living_node_keeps_its_job(place):
         place.run(place.load(made.id, two))
 
     async def found(leases):
-        return [key async for key in place.hub.jobs.unfinished(leases)]
+        return await place.hub.jobs.unfinished(leases)
 
     assert place.run(found(two)) == []
     alive.discard("one")
@@ -694,7 +694,7 @@ def test_an_account_that_is_removed_during_a_creation_leaves_no_job(tools, cut):
         await place.hub.create_device("alice", "d0")
 
     async def unfinished():
-        return [key async for key in place.hub.jobs.unfinished()]
+        return await place.hub.jobs.unfinished()
 
     tools.interleave([place.make({"wifi": "secret"}), leave()], [0] * cut + [1] * 1000)
     assert place.run(place.hub.jobs.of("alice")) == []

@@ -181,7 +181,7 @@ async def test_updates(service):
     for id in ("d1", "d2"):
         assert (await http.post(f"/devices/{id}/ota?queue=1", content=b"image")).status_code == 202
     await service.damage("updates", "ada/d1")
-    assert [key async for key in service.hub.updates.unfinished()] == [DeviceKey("ada", "d2")]
+    assert await service.hub.updates.unfinished() == [DeviceKey("ada", "d2")]
     assert await service.hub.updates.orphans() == set()
     assert (await http.get("/devices/d1/ota")).status_code == 500
     assert (await http.get("/devices/d2/ota")).json()["state"] == "QUEUED"

@@ -8,7 +8,7 @@ finds another driver in it: whatever it does, it decides nothing after the lease
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Protocol, TypeVar, cast
 
 import attrs
@@ -76,14 +76,12 @@ async def take(records: Records[D], key: str, leases: Leases | None, what: str) 
             await race.lost()
 
 
-async def unfinished(records: Records[D], leases: Leases | None = None) -> AsyncIterator[tuple[str, str]]:
-    """Yield (account, id) of every record that has not ended.
+async def unfinished(records: Records[D], leases: Leases | None = None) -> list[tuple[str, str]]:
+    """Return (account, id) of every record that has not ended.
 
     Args:
         leases: leave out those that another living node drives.
     """
     found = [(key, each.driver) async for key, each in records.scan() if not each.ended]
     others = set[str]() if leases is None else {*await leases.alive()} - {leases.node}
-    for key, driver in found:
-        if driver not in others:
-            yield split(key)
+    return [split(key) for key, driver in found if driver not in others]

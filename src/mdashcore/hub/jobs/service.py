@@ -8,7 +8,7 @@ drives it learns of that with its next compare-and-set.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import Final
 
@@ -227,9 +227,9 @@ class Jobs:
             return [None] * present.size_of(piece)
         return record.value.results
 
-    def unfinished(self, leases: Leases | None = None) -> AsyncIterator[tuple[str, str]]:
-        """Yield (account, id) of every job that has not ended, and that no other living node drives."""
-        return unfinished(self.records, leases)
+    async def unfinished(self, leases: Leases | None = None) -> list[tuple[str, str]]:
+        """Return (account, id) of every job that has not ended, and that no other living node drives."""
+        return await unfinished(self.records, leases)
 
     # Changes
 

@@ -228,18 +228,19 @@ class Rollouts:
         devices = await self.devices(account, present.id)
         return tuple(count(present, devices, members.get))
 
-    async def unfinished(self, leases: Leases | None = None) -> AsyncIterator[tuple[str, str]]:
-        """Yield (account, id) of every rollout that has not ended, and that no other living node drives.
+    async def unfinished(self, leases: Leases | None = None) -> list[tuple[str, str]]:
+        """Return (account, id) of every rollout that has not ended, and that no other living node drives.
 
         Aborts those whose kept image is gone: a process was stopped after it had stored the rollout, and before it
         looked whether the image is kept.
         """
-        async for account, id in unfinished(self.records, leases):
+        found = await unfinished(self.records, leases)
+        for account, id in found:
             try:
                 await self._abort_if_lost(account, id)
             except (NotFound, Conflict):
                 pass  # it was removed, or is ending
-            yield account, id
+        return found
 
     async def _abort_if_lost(self, account: str, id: str) -> None:
         present = await self.get(account, id)

@@ -8,7 +8,7 @@ drives, a user who cancels the update on another node) notices whether another w
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias
 
 from mdashcore import identity, ota
@@ -244,8 +244,8 @@ class Updates:
         """Return the device's updates that have ended."""
         return await self.store.history(key)
 
-    async def unfinished(self, leases: Leases | None = None) -> AsyncIterator[DeviceKey]:
-        """Yield every device with an update that has not ended.
+    async def unfinished(self, leases: Leases | None = None) -> list[DeviceKey]:
+        """Return every device with an update that has not ended.
 
         Archives updates that have ended and still have their image, and cancels those that wait for a kept image which
         is gone: a process was stopped after it had stored the update, and before it looked whether the image is kept.
@@ -262,6 +262,7 @@ class Updates:
             elif update.owns_blob and blob_key(device.account, update.blob_id) in images:
                 await UpdatePerformer(self.store, device, Record(update, 0)).archive()
         others = set[str]() if leases is None else {*await leases.alive()} - {leases.node}
+        wanted: list[DeviceKey] = []
         for device, update in found:
             if update.driver in others:
                 continue
@@ -269,7 +270,8 @@ class Updates:
                 _log.warning("the update %s of %s is canceled: its image was removed", update.id, device)
                 await self.apply(device, ota.CancelRequested(), id=update.id)
             else:
-                yield device
+                wanted.append(device)
+        return wanted
 
     async def _has_lost_image(self, key: DeviceKey, update: Update) -> bool:
         """Return whether an update waits for a kept image that is not in the store any more."""

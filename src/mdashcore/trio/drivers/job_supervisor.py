@@ -5,7 +5,6 @@ The jobs of an account have one step after the other. Those of several accounts 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from functools import partial
 from typing import ClassVar, Final
 
@@ -76,8 +75,8 @@ class JobSupervisor(RecordSupervisor[JobDriver]):
         if item.frame.startswith(_ABOUT_JOBS) and not item.frame.startswith(_PROGRESS):
             self._on_changed((account, notifications.head(item.frame).id))
 
-    def _unfinished(self) -> AsyncIterator[WorkKey]:
-        return self._hub.jobs.unfinished(self._leases)
+    async def _unfinished(self) -> list[WorkKey]:
+        return await self._hub.jobs.unfinished(self._leases)
 
     async def _open(self, key: WorkKey) -> JobDriver:
         runner = JobRunner(Pace(key[0]), partial(together, MAX_SHADOW_WRITERS), shielded)

@@ -10,7 +10,7 @@ one of the others takes it over.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import ClassVar, Final, Generic, Protocol, TypeAlias, TypeVar
 
@@ -88,8 +88,8 @@ class RecordSupervisor(ABC, Generic[D]):
         self._refresh_at = 0.0
 
     @abstractmethod
-    def _unfinished(self) -> AsyncIterator[WorkKey]:
-        """Yield the records that have not ended, and that no other living node drives."""
+    async def _unfinished(self) -> list[WorkKey]:
+        """Return the records that have not ended, and that no other living node drives."""
 
     @abstractmethod
     async def _open(self, key: WorkKey) -> D:
@@ -181,7 +181,7 @@ class RecordSupervisor(ABC, Generic[D]):
         """Load the records that are not driven yet, and read all others again."""
         for driven in self._driven.values():
             self._on_refresh(driven)
-        async for key in self._unfinished():
+        for key in await self._unfinished():
             if key not in self._driven:
                 self._load_soon(key)
 

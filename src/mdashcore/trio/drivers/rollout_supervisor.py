@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import ClassVar, Final
 
@@ -79,8 +79,8 @@ class RolloutSupervisor(RecordSupervisor[RolloutDriver]):
                     driven.devices[device] = None
                     self._wakeup.set()
 
-    def _unfinished(self) -> AsyncIterator[WorkKey]:
-        return self._hub.rollouts.unfinished(self._leases)
+    async def _unfinished(self) -> list[WorkKey]:
+        return await self._hub.rollouts.unfinished(self._leases)
 
     async def _open(self, key: WorkKey) -> RolloutDriver:
         with ExitStack() as following:

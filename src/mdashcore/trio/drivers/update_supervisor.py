@@ -219,7 +219,7 @@ class UpdateSupervisor:
 
     async def resume_all(self) -> None:
         """Continue the updates that no living node drives, and whose device no other node holds."""
-        for key in [key async for key in self._hub.updates.unfinished(self._leases)]:
+        for key in await self._hub.updates.unfinished(self._leases):
             if key in self._drivers or key in self._pending:
                 continue
             if key in self._connected:
