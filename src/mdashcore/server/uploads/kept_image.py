@@ -9,7 +9,6 @@ import attrs
 import trio
 
 from mdashcore import ota
-from mdashcore._errors import NotFound
 from mdashcore.firmware_entry import FirmwareEntry, check_notes
 from mdashcore.hub.updates.service import CheckImage
 from mdashcore.hub.updates.store import blob_key
@@ -73,12 +72,8 @@ async def keep_image(
     library, account = service.hub.firmware, principal.account
     blob = library.new_blob()
     key = blob_key(account, blob)
-    owner = await _owner(service, account)
-
-    async def check_account() -> None:
-        if await _owner(service, account) != owner:
-            raise NotFound(f"no user {account!r}")
-
+    accounts = service.hub.accounts
+    owner = await accounts.owner(account)
     try:
         size = await body.store(library.blobs, key)
         image = await body.read(library.blobs, key, size)
@@ -100,15 +95,9 @@ async def keep_image(
             key=principal.key,
             name=name,
             notes=notes,
-            check_account=check_account,
+            check_account=partial(accounts.check_owner, account, owner),
         )
     )
-
-
-async def _owner(service: Service, name: str) -> tuple[str, float] | None:
-    """Return what tells an account from an earlier or later one of its name; `None` if it is being removed."""
-    account = await service.hub.accounts.get(name)
-    return None if account is None else (account.id, account.created_at)
 
 
 async def _uploader(service: Service, principal: Principal) -> str:
