@@ -20,7 +20,7 @@ from mdashcore.cli.client import Credentials, Remote
 from mdashcore.cli.ota import UPDATE_EXITS
 from mdashcore.cli.ota_display import UpdateDisplay
 from mdashcore.cli.ota_watch import UpdateWatch
-from mdashcore.client._updates import UpdateFollower
+from mdashcore.client._update_follower import UpdateFollower
 from mdashcore.firmware import write_image
 from mdashcore.ota import UPDATE_ENDS, UpdateState
 

@@ -35,7 +35,7 @@ from mdashcore.client import Client, ServerUnreachable, UnexpectedAnswer
 from mdashcore.client._errors import error_of
 from mdashcore.client._notifications import Notifications
 from mdashcore.client._socket import ClientSocket
-from mdashcore.client._updates import UpdateFollower
+from mdashcore.client._update_follower import UpdateFollower
 from mdashcore.job import JobOutcome
 from mdashcore.ota import UpdateState
 from mdashcore.server import errors
@@ -355,7 +355,7 @@ async def test_a_revoked_key_ends_the_stream(run: Any) -> None:
 
     async def program(client: Client) -> None:
         made = await client.create_key()
-        async with Client(client._server, key=made["key"]) as other, other.notifications() as notifications:
+        async with Client(client._http.server, key=made["key"]) as other, other.notifications() as notifications:
             await client.remove_key(made["id"])
             with pytest.raises(Unauthenticated, match="revoked"):
                 await anext(notifications)

@@ -13,7 +13,7 @@ import trio.testing
 
 from mdashcore._errors import DeviceOffline, NotFound
 from mdashcore.client import Client, Notifications, ServerUnreachable
-from mdashcore.client._updates import START_TIMEOUT, UpdateFollower
+from mdashcore.client._update_follower import START_TIMEOUT, UpdateFollower
 
 QUEUED = {"id": "ota_1", "revision": 1, "state": "QUEUED", "reason": "", "changed": 1.0}
 

@@ -17,7 +17,7 @@ from mdashcore.cli.exits import CliError
 from mdashcore.cli.ota_display import UpdateDisplay, continue_hint
 from mdashcore.client import Client
 from mdashcore.client._notifications import BACKOFF, may_pass
-from mdashcore.client._updates import UpdateFollower
+from mdashcore.client._update_follower import UpdateFollower
 from mdashcore.documents import UpdateDocument
 from mdashcore.ota import UPDATE_ENDS, UpdateState, lacks_method
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from typing import Final, cast
 
 import anyio.to_thread
 
-from mdashcore._errors import Damaged, NotFound
-from mdashcore.client._http import Http
-from mdashcore.client._updates import add_image
+from mdashcore._errors import Damaged, InvalidInput, NotFound
+from mdashcore.client._http import UPLOAD_TIMEOUT, Http
 from mdashcore.documents import FirmwareDevicesDocument, FirmwareDocument, FirmwareWithCounts
 from mdashcore.firmware_entry import entry_id
 
-__all__ = ["FirmwareImages"]
+__all__ = ["FirmwareImages", "check_one_image"]
 
 DOWNLOAD_TIMEOUT: Final = 60.0  # seconds for the next piece: the store reads it meanwhile
 
@@ -60,7 +59,7 @@ class FirmwareImages:
                 return present
         given = {"name": name, "notes": notes, "bare": "1" if bare else None}
         query = {key: value for key, value in given.items() if value is not None}
-        return await add_image(self._http, path, query)
+        return await self._upload(path, query)
 
     async def list(self, *, devices: bool = False) -> list[FirmwareWithCounts]:
         """Return the images, the newest first. One that is damaged has only `id` and `damaged`.
@@ -104,6 +103,12 @@ class FirmwareImages:
         if digest.hexdigest() != wanted:
             raise Damaged(f"the image {id!r} has not arrived as it was uploaded (SHA-256)")
 
+    async def _upload(self, path: Path, query: Mapping[str, str]) -> FirmwareDocument:
+        with path.open("rb") as file:
+            files = {"file": (path.name, file)}
+            found = await self._http.fetch("POST", "firmware", files=files, query=query, timeout=UPLOAD_TIMEOUT)
+        return cast(FirmwareDocument, found)
+
 
 def _digest(path: Path) -> tuple[str, bool]:
     """Return the SHA-256 of a file, and whether it begins as a zip does."""
@@ -111,3 +116,9 @@ def _digest(path: Path) -> tuple[str, bool]:
         is_zip = file.read(2) == b"PK"
         file.seek(0)
         return hashlib.file_digest(file, "sha256").hexdigest(), is_zip
+
+
+def check_one_image(file: object, firmware: str | None) -> None:
+    """Check that an update or a rollout has exactly one image. Raises `InvalidInput`."""
+    if (file is None) is (firmware is None):
+        raise InvalidInput("an image is either a file or one of the firmware library")

@@ -14,9 +14,11 @@ from mdashcore import _json
 from mdashcore._server_url import api_url
 from mdashcore.client._errors import ServerUnreachable, error_of, retry_after, unreachable
 
-__all__ = ["Http"]
+__all__ = ["UPLOAD_TIMEOUT", "Http", "Resource"]
 
 HTTP_CONNECT_TIMEOUT: Final = 10.0  # seconds
+
+UPLOAD_TIMEOUT: Final = 1800.0  # seconds for the answer to an image, as on the server
 
 Query = Mapping[str, str | Sequence[str]]
 
@@ -105,3 +107,9 @@ class Http:
             raise ServerUnreachable(f"{self.server} does not answer") from None
         except (httpx.TransportError, httpx.InvalidURL) as exc:
             raise unreachable(self.server, exc) from exc
+
+
+class Resource:
+    """The requests about one resource of the REST API. A `Client` is made of all of them."""
+
+    _http: Http

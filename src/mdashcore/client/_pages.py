@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from math import inf
-from typing import Final, cast
+from typing import Any, Final, cast
 from urllib.parse import parse_qs
 
 import attrs
@@ -14,7 +14,7 @@ from mdashcore import _json
 from mdashcore.client._http import Http
 from mdashcore.documents import MAX_DEVICES_PAGE, DevicePart
 
-__all__ = ["DevicesPage", "all_devices", "read_page"]
+__all__ = ["DevicesPage", "all_devices", "all_parts", "read_page"]
 
 _NEXT: Final = re.compile(r'<[^>?]*\?([^>]*)>;\s*rel="?next"?')
 
@@ -71,3 +71,20 @@ async def all_devices(
         after, left = page.next, left - len(page.devices)
         if after is None:
             return
+
+
+async def all_parts(http: Http, *path: str, of: str, limit: int, outcome: str | None) -> AsyncIterator[Any]:
+    """Yield the parts of a rollout or a job, of all pages.
+
+    Args:
+        of: the member of a page that has its parts.
+        limit: the maximum number in a page.
+        outcome: only parts that have it; `None` for all.
+    """
+    start: int | None = 0
+    while start is not None:
+        query = {"start": str(start), "limit": str(limit)} | ({} if outcome is None else {"outcome": outcome})
+        page = await http.fetch("GET", *path, query=query)
+        for part in page[of]:
+            yield part
+        start = page["next"]

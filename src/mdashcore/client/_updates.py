@@ -1,169 +1,76 @@
-"""Uploads of firmware: an update from its image to its end, the start of a rollout, and an image for the library."""
+"""Updates of a device's firmware."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from contextlib import nullcontext
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import cast
 
-import anyio
-
-from mdashcore import _json
-from mdashcore._errors import Conflict, DeviceOffline, MdashError, NotFound
-from mdashcore.client._http import Http
-from mdashcore.client._notifications import Notifications, may_pass
-from mdashcore.documents import (
-    FirmwareDocument,
-    NewRollout,
-    NotificationDocument,
-    RolloutDocument,
-    UpdateDocument,
-    UpdateWithHistory,
-)
-from mdashcore.notifications import DELETED
+from mdashcore.client._feed import FeedRequests
+from mdashcore.client._firmware import check_one_image
+from mdashcore.client._update_follower import Progress, UpdateFollower
+from mdashcore.documents import UpdateDocument, UpdateWithHistory
 from mdashcore.ota import UPDATE_ENDS, UpdateState
 
-__all__ = ["UPLOAD_TIMEOUT", "Progress", "UpdateFollower", "add_image", "start_rollout"]
-
-UPLOAD_TIMEOUT: Final = 1800.0  # seconds, as on the server
-
-START_TIMEOUT: Final = 45.0  # seconds, as on the server, in which an update begins if its device is connected
-
-_BEGUN: Final = frozenset(UpdateState) - {UpdateState.QUEUED}
-
-Progress = Callable[[UpdateDocument], None]
-"""Called with the update whenever its state or its progress has changed."""
+__all__ = ["UpdateRequests"]
 
 
-class UpdateFollower:
-    """One update of a device, from its image to its end.
+class UpdateRequests(FeedRequests):
+    """What `Client` does with updates. It follows one by the notifications."""
 
-    The server is asked to answer as soon as it has the image: from then on nothing depends on one request, and the
-    stream of notifications survives a restart of the server.
+    async def update(
+        self,
+        device: str,
+        file: str | Path | None = None,
+        *,
+        firmware: str | None = None,
+        auto_commit: bool = False,
+        queue: bool = False,
+        force: bool = False,
+        bare: bool = False,
+        keep: bool = False,
+        options: Mapping[str, int] | None = None,
+        progress: Progress | None = None,
+        until: Collection[UpdateState] = UPDATE_ENDS,
+    ) -> UpdateDocument:
+        """Update a device's firmware, and wait for the end. Returns the update in its last state, good or bad.
 
-    Args:
-        news: opened before the upload, so that it has everything of the update.
-        device: its id.
-        progress: called with each newer description of the update.
-
-    Attributes:
-        update: as it was described last; only after `begin`.
-    """
-
-    update: UpdateDocument
-
-    def __init__(self, http: Http, news: Notifications, device: str, progress: Progress | None) -> None:
-        self._http = http
-        self._news = news
-        self._device = device
-        self._progress = progress
-
-    async def begin(
-        self, path: Path | None, query: Mapping[str, str], *, queue: bool, until: Collection[UpdateState]
-    ) -> None:
-        """Upload the image. Without `queue`, wait until the update begins, which is soon.
+        The wait survives a restart of the server. To cancel it leaves the update as it is: see `cancel_update`.
 
         Args:
-            path: the image; `None` if the query names one of the firmware library.
-            query: the options of the update, as the server takes them.
-            queue: whether the update may wait for a device that is offline.
-            until: states in which nothing more is awaited.
+            file: a Mongoose OS firmware zip, or a bare image.
+            firmware: the id of an image of the library, in place of a file.
+            auto_commit: whether the server commits after a health check. Otherwise call ``OTA.Commit`` before the
+                device goes back to the old firmware; give `until` to learn when.
+            queue: whether a device that is offline gets the image when it comes.
+            force: send it whatever platform, application and build the device reports.
+            bare: the image is a bare one, whatever it looks like.
+            keep: keep the file in the firmware library.
+            options: more parameters of the endpoint: ``commit_timeout``, ``chunk_size``, …
+            progress: called with the update whenever it has changed.
+            until: states in which to return before the end, such as ``{UpdateState.UNCOMMITTED}``.
 
         Raises:
+            InvalidInput: the file is no image, an option is out of its bounds, or not exactly one image is given.
+            NotFound: there is no such device, or no such image in the library.
             DeviceOffline: the device is not connected, or has gone before the update began, and `queue` was not asked
                 for.
+            Conflict: the image is likely meant for another device, or an update is going on.
         """
-        if not queue and not (await self._http.fetch("GET", "devices", self._device))["online"]:
-            raise DeviceOffline(f"device {self._device!r} is not connected")
-        await self._news.pause()  # a slow upload takes many minutes
-        with nullcontext() if path is None else path.open("rb") as file:
-            update = await self._http.fetch(
-                "POST",
-                *("devices", self._device, "ota"),
-                query={**query, "queue": "1"},
-                files=None if path is None else {"file": (path.name, file)},
-                timeout=UPLOAD_TIMEOUT,
-            )
-        self._show(update)
-        if not queue:
-            with anyio.move_on_after(START_TIMEOUT):
-                await self.follow(_BEGUN | {*until})
-            if self.update["state"] not in _BEGUN | {*until}:
-                await self._give_up()
+        query = {name: str(value) for name, value in (options or {}).items()}
+        check_one_image(file, firmware)
+        query |= {name: "1" for name, wanted in {"force": force, "bare": bare, "keep": keep}.items() if wanted}
+        query |= {} if firmware is None else {"firmware": firmware}
+        query |= {"commit": "auto"} if auto_commit else {}
+        async with self.notifications() as news:
+            follower = UpdateFollower(self._http, news, device, progress)
+            await follower.begin(None if file is None else Path(file), query, queue=queue, until=until)
+            return await follower.follow(until)
 
-    async def follow(self, until: Collection[UpdateState] = UPDATE_ENDS) -> UpdateDocument:
-        """Read the notifications of the update until it has ended, or is in one of these states."""
-        while not (self.update["state"] in UPDATE_ENDS or self.update["state"] in until):
-            notification = await self._news.receive()
-            if notification is None:  # the notification of the end may be lost with the server's log
-                await self.read_again()
-            elif notification["id"] == self._device:
-                self._apply(notification)
-        return self.update
+    async def update_status(self, device: str) -> UpdateWithHistory:
+        """Return a device's newest update, and the earlier ones. Raises `NotFound` if it was never updated."""
+        return cast(UpdateWithHistory, await self._http.fetch("GET", "devices", device, "ota"))
 
-    async def read_again(self) -> UpdateDocument:
-        """Return the update as the server has it now, after an outage as soon as the server is back.
-
-        Raises:
-            NotFound: the server does not have it any more.
-        """
-        found: UpdateWithHistory = await self._news.read(
-            lambda: self._http.fetch("GET", "devices", self._device, "ota")
-        )
-        if found["id"] == self.update["id"]:
-            self._show(found)
-            return found
-        past = next((past for past in found["history"] if past["id"] == self.update["id"]), None)
-        if past is None:
-            raise NotFound(f"another update of device {self._device!r} has taken the place of this one")
-        ended: Any = {**self.update, "state": past["state"], "reason": past["reason"], "changed": past["ended"]}
-        self._show(ended)
-        return self.update
-
-    def _apply(self, notification: NotificationDocument) -> None:
-        """Apply a notification of the device. Those of other things, and older ones, change nothing."""
-        if notification["name"] == DELETED:
-            raise NotFound(f"device {self._device!r} was removed during its update")
-        data: Any = notification.get("data")
-        if not notification["name"].startswith("ota.") or data["id"] != self.update["id"]:
-            return
-        if notification["name"] == "ota.progress":
-            self._show(cast(UpdateDocument, {**self.update, **data}))
-        elif data["revision"] > self.update["revision"]:
-            self._show(data)
-
-    async def _give_up(self) -> None:
-        """Cancel an update that has not begun. Raises `DeviceOffline`, unless it has begun at the last moment."""
-        try:
-            await self._http.request("DELETE", "devices", self._device, "ota")
-        except Conflict:
-            return
-        except MdashError as exc:
-            if not may_pass(exc):
-                raise
-            return  # the server is away, and so nothing is known of the update
-        raise DeviceOffline(f"device {self._device!r} has gone before the update began")
-
-    def _show(self, update: UpdateDocument) -> None:
-        self.update = update
-        if self._progress is not None:
-            self._progress(update)
-
-
-async def add_image(http: Http, path: Path, query: Mapping[str, str]) -> FirmwareDocument:
-    """Upload an image into the library. See `FirmwareImages.add`."""
-    with path.open("rb") as file:
-        files = {"file": (path.name, file)}
-        found = await http.fetch("POST", "firmware", files=files, query=query, timeout=UPLOAD_TIMEOUT)
-        return cast(FirmwareDocument, found)
-
-
-async def start_rollout(http: Http, path: Path, plan: NewRollout, *, bare: bool, keep: bool) -> RolloutDocument:
-    """Upload an image, and begin its rollout. See `Client.create_rollout`."""
-    with path.open("rb") as file:
-        # In this order: an invalid plan is refused before the image is sent.
-        fields: list[tuple[str, Any]] = [("rollout", (None, _json.encode(plan))), ("file", (path.name, file))]
-        query = {name: "1" for name, wanted in {"bare": bare, "keep": keep}.items() if wanted}
-        found = await http.fetch("POST", "rollouts", files=fields, query=query, timeout=UPLOAD_TIMEOUT)
-        return cast(RolloutDocument, found)
+    async def cancel_update(self, device: str) -> UpdateDocument:
+        """Cancel a device's update. Raises `Conflict` if the device has the whole image already."""
+        return cast(UpdateDocument, await self._http.fetch("DELETE", "devices", device, "ota"))
