@@ -29,8 +29,8 @@ class Form:
     subscribers: tuple[int, ...]
 
     def stores_of(self, stores: Sequence[str]) -> Sequence[str]:
-        """Return the stores of a row that takes minutes on each: all of them in the long form, else the first two."""
-        return stores if self.name == "long" else stores[:2]
+        """Return the stores of a row that takes minutes on each: the first two in the quick form, else all of them."""
+        return stores[:2] if self.name == "quick" else stores
 
     @classmethod
     def named(cls, name: str) -> Form:

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from html import escape
-from math import log10
+from math import floor, log10
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -96,10 +96,10 @@ def svg(what: str, series: Mapping[str, Points]) -> str:
     ]
     for x in values:
         parts.append(f'<text x="{at(x, 0)[0]}" y="{base + 14}" text-anchor="middle">{x:g}</text>')
-    for part in (0.5, 1.0):
-        y = at(values[0], part * most / 1.1)[1]
+    for tick in ticks(most):
+        y = at(values[0], tick)[1]
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - 10}" y1="{y}" y2="{y}" stroke="#ddd"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{part * most / 1.1:.0f}</text>')
+        parts.append(f'<text x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{tick:g}</text>')
     for n, (store, points) in enumerate(series.items()):
         color = COLORS[store]
         line = " ".join("{},{}".format(*at(x, y)) for x, y in points)
@@ -107,6 +107,13 @@ def svg(what: str, series: Mapping[str, Points]) -> str:
         parts += ['<circle cx="{}" cy="{}" r="3" fill="{}"/>'.format(*at(x, y), color) for x, y in points]
         parts.append(f'<text x="{WIDTH - 12}" y="{16 + 13 * n}" text-anchor="end" fill="{color}">{store}</text>')
     return "\n".join([*parts, "</svg>", ""])
+
+
+def ticks(most: float) -> list[float]:
+    """Return two to five round values above zero that divide an axis up to `most`."""
+    power = 10.0 ** floor(log10(most))
+    step = next(part * power for part in (0.2, 0.5, 1.0, 2.0) if most / (part * power) < 6)
+    return [step * n for n in range(1, floor(most / step) + 1)]
 
 
 def main() -> None:

@@ -20,12 +20,12 @@ from benchmarks._targets import missing_load
 ROWS = {
     "SHADOW": 100,
     "RPC": 100,
-    "IDLE": 200,
-    "REST": 40,
+    "IDLE": 260,
+    "REST": 60,
     "LATENCY": 80,
     "CODEC": 15,
     "MERGE": 35,
-    "FANOUT": 90,
+    "FANOUT": 130,
     "GROWTH": 50,
 }
 """Rows in the order of their importance, with seconds that each takes at most on two quiet cores."""
