@@ -18,7 +18,7 @@ from mdashcore import _json, notifications
 from mdashcore._errors import InvalidInput, NotFound, StorageError, TooLarge
 from mdashcore._natural_order import compact_key, natural_key
 from mdashcore.hub import Hub
-from mdashcore.hub.fleet import pages, summaries
+from mdashcore.hub.fleet import account_summary, pages, summaries
 from mdashcore.hub.fleet.order import MAX_CURSOR, SORTS, Order, _remembered_version_place, natural_place
 from mdashcore.hub.fleet.rows import DeviceRow, ReportedBuild
 from mdashcore.identity import DeviceKey
@@ -494,7 +494,7 @@ def test_a_list_without_pages_is_bounded(tools, fleet, monkeypatch):
 
 def test_the_rows_in_memory_are_bounded(tools, fleet, monkeypatch):
     """The accounts that were not looked at the longest are dropped. An account that is too large has its list by id."""
-    monkeypatch.setattr(summaries, "MAX_ROWS", 5)
+    monkeypatch.setattr(account_summary, "MAX_ROWS", 5)
 
     async def run():
         for account in ("a", "b", "c"):
@@ -517,8 +517,8 @@ def test_the_rows_in_memory_are_bounded(tools, fleet, monkeypatch):
 @pytest.mark.parametrize("reread", [500, 1], ids=["each-record", "one-scan"])
 def test_a_summary_at_its_bound_stays_when_devices_are_replaced(tools, fleet, monkeypatch, reread):
     """Whatever is read first, the new devices or that others are gone: only what is left at the end counts."""
-    monkeypatch.setattr(summaries, "MAX_ROWS", 6)
-    monkeypatch.setattr(summaries, "MAX_REREAD", reread)
+    monkeypatch.setattr(account_summary, "MAX_ROWS", 6)
+    monkeypatch.setattr(account_summary, "MAX_REREAD", reread)
 
     async def run():
         for id in IDS[3:9]:
@@ -553,7 +553,7 @@ def test_a_device_that_was_never_announced_is_found(tools, fleet):
 
 def test_the_bytes_in_memory_are_bounded(tools, fleet, monkeypatch):
     """Few devices with long names and many tags count as the many that take as much. What is removed counts no more."""
-    monkeypatch.setattr(summaries, "MAX_SUMMARY_BYTES", 30_000)
+    monkeypatch.setattr(account_summary, "MAX_SUMMARY_BYTES", 30_000)
 
     async def run():
         for account, number in (("a", 2), ("b", 2), ("alice", 4)):

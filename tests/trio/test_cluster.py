@@ -25,7 +25,7 @@ from mdashcore._errors import (
     Unauthenticated,
 )
 from mdashcore.hub import Hub
-from mdashcore.hub.fleet.summaries import UNFOLLOWED_TIME
+from mdashcore.hub.fleet.account_summary import UNFOLLOWED_TIME
 from mdashcore.hub.nodes import BEAT_INTERVAL, DEAD_AFTER
 from mdashcore.identity import Device, DeviceKey
 from mdashcore.notifications import decode
