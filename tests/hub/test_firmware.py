@@ -98,7 +98,7 @@ class Place:
         await self.add()
 
     async def remove(self):
-        await self.hub.firmware.remove("alice", ID)
+        await self.hub.firmware.removal.remove("alice", ID)
 
     async def start(self):
         """Begin an update of the lamp with the image."""
@@ -123,9 +123,9 @@ class Place:
 
     async def sweep(self):
         """What the collector does in two checks that are an hour apart."""
-        before = await self.hub.firmware.orphans()
-        for account, id in before & await self.hub.firmware.orphans():
-            await self.hub.firmware.remove_orphan(account, id)
+        before = await self.hub.firmware.removal.orphans()
+        for account, id in before & await self.hub.firmware.removal.orphans():
+            await self.hub.firmware.removal.remove_orphan(account, id)
 
     async def blobs(self):
         return {key async for key in self.backend.blobs.scan()}
@@ -281,7 +281,7 @@ def test_an_image_is_removed_with_its_bytes(tools, place):
     assert tools.run(place.hub.usage.of("alice")).firmware == 0
     for id in (ID, "", "x" * 65, "../lamp", "é"):
         with pytest.raises(NotFound):
-            tools.run(place.hub.firmware.remove("alice", id))
+            tools.run(place.hub.firmware.removal.remove("alice", id))
 
 
 @pytest.mark.parametrize(("use", "words"), [("start", "update of 'lamp', which is QUEUED"), ("roll_out", "RUNNING")])

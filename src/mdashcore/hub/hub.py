@@ -343,7 +343,7 @@ class Hub:
                 continue  # another process has removed it
         await self.rollouts.forget(name)  # again: some may have been on their way into the store
         await self.jobs.forget(name)
-        await self.firmware.forget(name)
+        await self.firmware.removal.forget(name)
         await self.feed.forget(name)
         await self.usage.forget(name)
         self.summaries.forget(name)

@@ -1,8 +1,7 @@
 """The firmware library: images that are kept for updates and rollouts until a user removes them.
 
 An entry is addressed by its content, so the same image is in the library of an account once. Its bytes are in a blob of
-their own, which is stored before the entry and removed after it. `mdashcore.firmware_entry` explains why an image is
-never removed under an update.
+their own, which is stored before the entry and removed after it.
 """
 
 from __future__ import annotations
@@ -14,21 +13,14 @@ import attrs
 
 from mdashcore import _json, identity, notifications, ota
 from mdashcore._errors import AlreadyExists, Conflict, Damaged, LimitReached, NotFound, VersionConflict
-from mdashcore.firmware_entry import (
-    BLOB_PREFIX,
-    EntryState,
-    FirmwareEntry,
-    RemovalStep,
-    check_notes,
-    entry_id,
-)
+from mdashcore.firmware_entry import BLOB_PREFIX, EntryState, FirmwareEntry, check_notes, entry_id
 from mdashcore.hub.feed import Feed
 from mdashcore.hub.firmware.describe import describe
 from mdashcore.hub.firmware.needs import ImageNeeds
-from mdashcore.hub.pausing import Pause, never_pause
+from mdashcore.hub.firmware.removal import ImageRemoval, image_record
 from mdashcore.hub.records.contention import Contention
 from mdashcore.hub.records.schema import FIRMWARE
-from mdashcore.hub.records.store import Record, Records, is_generated_id, scoped, split
+from mdashcore.hub.records.store import Record, Records, scoped
 from mdashcore.hub.usage import Usage
 from mdashcore.storage import BlobStore, DocumentStore
 
@@ -59,12 +51,13 @@ class FirmwareLibrary:
         contention: Contention = Contention(),
     ) -> None:
         self.records: Records[FirmwareEntry] = Records(documents, FIRMWARE, contention=contention)
-        self._needs = ImageNeeds(documents)
         self.blobs = blobs
         self._feed = feed
         self._now = now
         self._entropy = entropy
         self._usage = usage
+        self.removal: ImageRemoval = ImageRemoval(self.records, blobs, ImageNeeds(documents), feed, usage)
+        """Removes images."""
 
     # Adding
 
@@ -135,7 +128,7 @@ class FirmwareLibrary:
             try:
                 found = await self.records.get(place)
             except Damaged:  # as if a user had removed it
-                await self._delete_damaged(account, made.id)
+                await self.removal.delete_damaged(account, made.id)
                 continue
             if found is None:
                 try:
@@ -155,7 +148,7 @@ class FirmwareLibrary:
                     await race.lost()
             else:  # a removal that was interrupted, or one that is going on
                 try:
-                    await self._finish(account, found)
+                    await self.removal.finish(account, found)
                 except Conflict:
                     continue  # it is kept
                 await race.lost()
@@ -198,7 +191,7 @@ class FirmwareLibrary:
 
     async def get(self, account: str, id: str) -> FirmwareEntry:
         """Return an image of the account. Raises `NotFound`."""
-        return (await self._record(account, id)).value
+        return (await image_record(self.records, account, id)).value
 
     async def of(self, account: str, damaged: list[str] | None = None) -> list[FirmwareEntry]:
         """Return the account's images, newest first. `damaged` receives the ids of those that cannot be read."""
@@ -225,8 +218,6 @@ class FirmwareLibrary:
         if present is None or present.blob != entry.blob:
             raise Conflict(f"the image {entry.id!r} was just removed")
 
-    # Changes
-
     async def edit(self, account: str, id: str, *, name: str | None = None, notes: str | None = None) -> FirmwareEntry:
         """Change the texts of an image, and notify subscribers. `None` leaves a text as it is.
 
@@ -247,142 +238,6 @@ class FirmwareLibrary:
         assert changed is not None  # noqa: S101 - for the type checker: `change` returns an entry, or raises
         await self._notify(account, notifications.FIRMWARE_UPDATED, changed)
         return changed
-
-    async def remove(self, account: str, id: str, pause: Pause = never_pause) -> None:
-        """Remove an image that nothing needs, and notify subscribers.
-
-        Args:
-            pause: awaited after each update that was looked at.
-
-        Raises:
-            NotFound: there is no such image.
-            Conflict: an update or a rollout that has not ended needs it.
-        """
-        race = self.records.race(scoped(account, id))
-        blob: str | None = None
-        while True:
-            try:
-                found = await self._record(account, id)
-            except Damaged:
-                if await self._delete_damaged(account, id):
-                    return
-                continue
-            except NotFound:
-                if blob is None:
-                    raise
-                return  # another task has finished the removal
-            if blob not in (None, found.value.blob):
-                return  # the same, and the image was added again
-            blob = found.value.blob
-            try:
-                marked = await self._step(account, found, RemovalStep.BEGIN)
-            except VersionConflict:
-                await race.lost()
-                continue
-            if await self._finish(account, marked, pause):
-                return
-            await race.lost()
-
-    async def _delete_damaged(self, account: str, id: str) -> bool:
-        """Delete a record that cannot be read. Returns `False` if another task has replaced it meanwhile.
-
-        Its blob is not known. It becomes an orphan, which is kept as long as an update needs it.
-        """
-        expected: int | None = None
-        try:
-            document = await self.records.document(scoped(account, id))
-            if document is None:
-                return True
-            if document.damage is None:  # else the store does not know its version
-                expected = document.version
-                self.records.read(document)
-                return False
-        except Damaged:
-            pass
-        try:
-            await self._delete(account, id, expected)
-        except VersionConflict:
-            return False
-        return True
-
-    async def _delete(self, account: str, id: str, expected: int | None = None) -> None:
-        """Delete the record of an image, and notify subscribers. Raises `VersionConflict`."""
-        if await self.records.delete(scoped(account, id), expected=expected):
-            await self._usage.release(account, "firmware")
-            await self._feed.emit(account, notifications.FIRMWARE_DELETED, id)
-
-    async def _finish(self, account: str, marked: Record[FirmwareEntry], pause: Pause = never_pause) -> bool:
-        """Finish the removal of an image that was found `REMOVING`. Returns `False` if another task changed it.
-
-        Raises:
-            Conflict: the image is needed, and is kept.
-        """
-        entry = marked.value
-        need = await self._needs.of(account, entry.blob, pause)
-        try:
-            if need is not None:
-                await self._step(account, marked, RemovalStep.KEEP)
-            else:
-                await self._delete(account, entry.id, expected=marked.version)
-        except VersionConflict:
-            return False
-        if need is not None:
-            raise Conflict(f"{need} needs the image {entry.id!r}")
-        await self.blobs.delete(scoped(account, entry.blob))  # a process that dies before leaves an orphan
-        return True
-
-    async def _step(self, account: str, found: Record[FirmwareEntry], step: RemovalStep) -> Record[FirmwareEntry]:
-        """Store the entry after a step. Raises `VersionConflict` if another task has changed it."""
-        after = found.value.after(step)
-        assert after is not None  # noqa: S101 - for the type checker: the last step deletes the record
-        return Record(after, await self.records.put(scoped(account, after.id), after, expected=found.version))
-
-    async def forget(self, account: str) -> None:
-        """Remove all images of a removed account. Its rollouts are gone, and its updates end without their image."""
-        prefix = scoped(account, "")
-        for key in await self.records.keys(prefix):
-            await self.records.delete(key)
-        async for key in self.blobs.scan(scoped(account, f"{BLOB_PREFIX}_")):
-            await self.blobs.delete(key)
-
-    # Orphans
-
-    async def orphans(self) -> set[tuple[str, str]]:
-        """Return (account, id) of every blob without an entry, and of every entry whose removal is not finished.
-
-        Some may be on their way into the library, or out of it. The caller removes only those that are still among
-        them an hour later.
-        """
-        blobs = {split(key) async for key in self.blobs.scan() if f"/{BLOB_PREFIX}_" in key}
-        removing: set[tuple[str, str]] = set()
-        damaged: list[str] = []
-        async for key, entry in self.records.scan(damaged=damaged):
-            account, id = split(key)
-            blobs.discard((account, entry.blob))
-            if entry.state is EntryState.REMOVING:
-                removing.add((account, id))
-        if blobs:  # an entry that was damaged, and then removed, may have left them to an update
-            blobs -= await self._needs.all(damaged)
-        unsure = {split(key)[0] for key in damaged}  # a damaged record may need any blob of its account
-        return {(account, blob) for account, blob in blobs if account not in unsure} | removing
-
-    async def remove_orphan(self, account: str, id: str) -> None:
-        """Remove a blob that is one of the `orphans`, or finish a removal. An image that is needed is kept."""
-        if id.startswith(f"{BLOB_PREFIX}_"):
-            await self.blobs.delete(scoped(account, id))
-            return
-        found = await self.records.get(scoped(account, id))
-        if found is not None and found.value.state is EntryState.REMOVING:
-            try:
-                await self._finish(account, found)
-            except Conflict:
-                pass  # it is kept
-
-    async def _record(self, account: str, id: str) -> Record[FirmwareEntry]:
-        record = await self.records.get(scoped(account, id)) if is_generated_id(id) else None
-        if record is None:
-            raise NotFound(f"no image {id!r} in the library")
-        return record
 
     async def _notify(self, account: str, name: str, entry: FirmwareEntry) -> None:
         await self._feed.emit(account, name, entry.id, _json.encode(describe(entry)))

@@ -116,8 +116,8 @@ async def change_firmware(id: str) -> Response:
 @routes.delete("/<id>", answers={200: Literal[True]}, errors=(409,))
 async def remove_firmware(id: str) -> Response:
     """Remove an image. One that an update or a rollout needs which has not ended is refused, and stays."""
-    account, library = principal().account, service().hub.firmware
-    await finish(lambda: library.remove(account, id, Pace(account)))
+    account, removal = principal().account, service().hub.firmware.removal
+    await finish(lambda: removal.remove(account, id, Pace(account)))
     return answer(True)
 
 

@@ -24,7 +24,7 @@ UNUSED_INTERVAL: Final = 60.0  # seconds between two looks for summaries that ar
 
 def start_upkeep(hub: Hub, background: Background) -> None:
     """Start the tasks, which run as long as the node does."""
-    for keeper in (hub.updates, hub.rollouts, hub.firmware, hub.jobs):
+    for keeper in (hub.updates, hub.rollouts, hub.firmware.removal, hub.jobs):
         background.run_every(ORPHAN_INTERVAL, "the removal of orphans", OrphanCollector(keeper).run)
     background.run_every(EVENTS_INTERVAL, "the storing of events", hub.feed.append_events)
     background.run_every(UNUSED_INTERVAL, "the dropping of unused summaries", partial(_drop_unused, hub))
