@@ -15,6 +15,7 @@ import attrs
 
 from mdashcore import _json, jsonrpc
 from mdashcore._checked import checked, whole
+from mdashcore._decoding import as_frame
 from mdashcore._errors import (
     AnswerTooLarge,
     Busy,
@@ -39,6 +40,7 @@ from mdashcore._events import (
     RequestReceived,
     ResponseReceived,
 )
+from mdashcore._messages import MAX_ID
 from mdashcore._salvage import END_SIZE, salvage
 from mdashcore.jsonrpc import ErrorObject, Invalid, RawJson, Request, Response
 
@@ -189,7 +191,7 @@ class Connection:
             RemoteProtocolError: the peer floods. The connection is closed.
             TypeError: the frame is neither text nor bytes.
         """
-        data = frame if type(frame) is bytes else jsonrpc.as_frame(frame)
+        data = frame if type(frame) is bytes else as_frame(frame)
         if self._closed:
             return
         if len(data) > self.limits.max_frame:
@@ -261,7 +263,7 @@ class Connection:
             error = AnswerTooLarge(size, limit)
         id_, is_request = salvage(head, tail)
         if is_request:
-            if id_ is not None and len(id_) <= jsonrpc.MAX_ID:
+            if id_ is not None and len(id_) <= MAX_ID:
                 self._correct(jsonrpc.encode_error(id_, ErrorObject(FRAME_TOO_LARGE, f"a frame of {reason}")), None)
         elif id_ is not None:
             self._end_call(_call_id(id_), error)

@@ -38,6 +38,7 @@ from mdashcore._events import (
     RequestReceived,
     ResponseReceived,
 )
+from mdashcore._messages import MAX_ID, MAX_METHOD
 from mdashcore.jsonrpc import ErrorObject
 from mdashcore.testing import ConnectionPair
 
@@ -497,7 +498,7 @@ def test_largest_reply(batch: bool, spare: int, fits: bool) -> None:
 def test_an_error_always_fits() -> None:
     """The longest id and method that a peer can use leave room to tell it so."""
     connection = Connection(ConnectionLimits(max_frame=2048))
-    id, method = "i" * (jsonrpc.MAX_ID - 2), "M" * jsonrpc.MAX_METHOD
+    id, method = "i" * (MAX_ID - 2), "M" * MAX_METHOD
     [event] = receive(connection, {"id": id, "method": method})
     assert isinstance(event, RequestReceived)
     connection.reply_error(event.ref, RpcError(jsonrpc.METHOD_NOT_FOUND, f"No handler for {event.method}"))

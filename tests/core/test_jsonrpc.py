@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mdashcore import _json, jsonrpc
 from mdashcore._connection import Connection
+from mdashcore._decoding import MAX_BATCH
 from mdashcore._errors import InvalidInput
 from mdashcore._events import FrameRejected, NotificationReceived, RequestReceived, ResponseReceived
 from mdashcore.jsonrpc import ErrorObject, Invalid, Request, Response
@@ -583,7 +584,7 @@ def test_decode_never_raises(text: bytes) -> None:
     """Any bytes are one message, or 1 to 100 of them; every raw member is valid JSON; and only JSON is a message."""
     message = jsonrpc.decode(text)
     messages = message if isinstance(message, list) else [message]
-    assert 1 <= len(messages) <= jsonrpc.MAX_BATCH
+    assert 1 <= len(messages) <= MAX_BATCH
     for each in messages:
         assert isinstance(each, Request | Response | Invalid)
         raw_members = [each.id, getattr(each, "params", None), getattr(each, "result", None)]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from mdashcore import _json, jsonrpc
+from mdashcore import _json
 from mdashcore._errors import InvalidInput
+from mdashcore._messages import MAX_METHOD
 from mdashcore.identity import DeviceKey
 from mdashcore.server.http.conditions import Conditions
 from mdashcore.server.service import Service
@@ -47,8 +48,8 @@ def prepare_call(service: Service, method: str, body: bytes, timeout: str | None
     params = body.strip()
     if params:
         _json.decode_foreign(params, max_depth=_json.MAX_DEPTH - 1)  # the frame around the params is one more level
-    if len(method) > jsonrpc.MAX_METHOD:
-        raise InvalidInput(f"a method's name has at most {jsonrpc.MAX_METHOD} characters")
+    if len(method) > MAX_METHOD:
+        raise InvalidInput(f"a method's name has at most {MAX_METHOD} characters")
     seconds = service.call_timeout(timeout)
     return (params if params and params != b"null" else None), seconds
 

@@ -11,6 +11,7 @@ from quart import Response, request
 
 from mdashcore import _json, jsonrpc
 from mdashcore._errors import InvalidInput, MdashError, RpcError, status_of
+from mdashcore._messages import MAX_METHOD
 from mdashcore.documents import CallQuery, DeviceId, FrameDocument
 from mdashcore.identity import DeviceKey
 from mdashcore.jsonrpc import ErrorObject, Invalid, Message, Request
@@ -18,7 +19,7 @@ from mdashcore.server import errors, operations
 from mdashcore.server.api._request import answer, device_key, raw_body, service
 from mdashcore.server.endpoints import API, Routes
 
-MethodName = Annotated[str, Meta(description="a method of the device", min_length=1, max_length=jsonrpc.MAX_METHOD)]
+MethodName = Annotated[str, Meta(description="a method of the device", min_length=1, max_length=MAX_METHOD)]
 
 routes: Routes = Routes(f"{API}/devices/<id>/rpc", id=DeviceId, method=MethodName)
 
