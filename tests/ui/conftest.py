@@ -526,7 +526,7 @@ def open_page(
         opened.enter_context(watched(page, problems))
         page.goto(f"/{route}")
         expect(page.get_by_role("main").locator("h1")).to_be_visible()
-        if person is not None and cable is None:
+        if person is not None and not (cable and cable.drops_upgrade):
             page.evaluate(IS_LIVE)
         return page
 
@@ -542,9 +542,12 @@ def page(open_page: Callable[..., Page], person: Person) -> Page:
 
 @pytest.fixture
 def tweak() -> Callable[..., None]:
-    """Loads a page anew with other constants in a module: ``tweak(page, "live.js", CHECK_INTERVAL=1000)``."""
+    """Loads a page anew with other constants in a module: ``tweak(page, "live.js", CHECK_INTERVAL=1000)``.
 
-    def change(page: Page, module: str, **constants: int) -> None:
+    With ``load=False`` it is left to the next one. The page is live afterwards.
+    """
+
+    def change(page: Page, module: str, *, load: bool = True, **constants: int) -> None:
         def serve(route: Route) -> None:
             answer = route.fetch()
             text = answer.text()
@@ -557,7 +560,9 @@ def tweak() -> Callable[..., None]:
             )  # for no other test
 
         page.route(f"**/ui/*/{module}", serve)
-        page.reload()
+        if load:
+            page.reload()
+            page.evaluate(IS_LIVE)
 
     return change
 

@@ -77,7 +77,7 @@ shadow.reported.constructor!=null|shadow.reported.toString=null|tag.constructor=
 )
 
 
-def test_a_filter_finds_what_the_server_s_does(page, person, zoo):
+def test_a_filter_finds_what_the_server_s_does(person, zoo, page):
     """Term by term, in the browser and by the REST API."""
     expect(page.get_by_text("4 devices, 0 online")).to_be_visible()
     found = page.evaluate(
@@ -125,7 +125,7 @@ def test_a_filter_means_the_same_as_in_the_core(page):
     assert dict(found) == CASES
 
 
-def test_finding_devices(page, zoo, axe):
+def test_finding_devices(zoo, page, axe):
     """Words and terms, all of which have to hold; a term that is wrong says why; no match says what to do."""
     search = page.get_by_role("combobox", name="Filter devices")
     for text, names in (

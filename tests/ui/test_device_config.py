@@ -57,7 +57,14 @@ def test_only_changes_are_sent(open_page, person, fleet, sent, axe):
     expect(value(page, "wifi.sta.ssid")).to_have_value("home")
 
 
-def test_saving_and_restarting_is_asked_once(open_page, person, fleet, sent, axe):
+HEAR_PRESENCE = """async () => {
+  const {onNotification} = await import(ui("live.js"));
+  window.heard = [];
+  onNotification(({name}) => ["offline", "online"].includes(name) && window.heard.push(name), {id: "lamp"});
+}"""
+
+
+def test_saving_and_restarting_is_asked_once(open_page, person, fleet, sent, axe, wait_until):
     """It says what a mistake could cost; the device restarts, comes back, and has the new configuration."""
     fleet.connect("lamp")
     page = open_page(person, "#/device/lamp/config")
@@ -66,8 +73,9 @@ def test_saving_and_restarting_is_asked_once(open_page, person, fleet, sent, axe
     dialog = page.get_by_role("dialog", name="Save and restart the device?")
     expect(dialog).to_contain_text("With a mistake in dash, it may not come back")
     axe(page)
+    page.evaluate(HEAR_PRESENCE)  # it is offline for a moment only
     dialog.get_by_role("button", name="Save and restart").click()
-    expect(page.locator(".device-head")).to_contain_text("Offline")
+    wait_until(page, lambda: page.evaluate("window.heard.join()") == "offline,online")
     expect(page.locator(".device-head")).to_contain_text("Online")
     expect(value(page, "dash.send_logs")).not_to_be_checked()
     assert [name for name, _ in sent("lamp")] == ["rpc.in.Config.Set", "rpc.in.Config.Save"]

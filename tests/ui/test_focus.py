@@ -33,7 +33,7 @@ def test_what_has_nothing_left_to_do_leaves_it_near(open_page, person, fleet):
     page.keyboard.press("Enter")
     press(page.get_by_role("button", name="Save"))
     form = page.get_by_role("form", name="Desired")
-    expect(form.get_by_text("What will be sent")).to_be_hidden()  # the button is disabled before it is saved
+    expect(page.get_by_text("Saved, and sent to the device.")).to_be_visible()  # said once the form is drawn again
     expect(page.get_by_role("button", name="Save")).to_be_disabled()
     expect(form).to_be_focused()
     page.keyboard.press("Tab")

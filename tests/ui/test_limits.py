@@ -88,6 +88,7 @@ def test_what_is_damaged_is_shown(open_page, make_person, axe):
     page.reload()
     for view in ("devices", "keys", "users", "rollouts", "device/d1"):
         page.goto(f"/#/{view}")
+        expect(page.get_by_role("heading", name=view.removeprefix("device/"), level=1)).to_be_visible()
         expect(page.get_by_text("damaged", exact=True)).to_be_visible()
         axe(page)
     page.goto("/#/rollouts")

@@ -173,7 +173,7 @@ def test_a_quiet_page_misses_nothing(open_page, person, cable):
 
 
 @pytest.mark.parametrize("what", ["one", pytest.param("a new one", marks=pytest.mark.proof), "all"])
-def test_what_is_told_during_a_slow_read_is_newer(open_page, person, fleet, what):
+def test_what_is_told_during_a_slow_read_is_newer(open_page, person, fleet, is_live, wait_until, what):
     """The answer was made before, and comes after: it does not undo what was told."""
     lamp = fleet.connect("lamp", name="Lamp", stats_interval=3600, log_interval=3600)
     page = open_page(person)
@@ -181,6 +181,7 @@ def test_what_is_told_during_a_slow_read_is_newer(open_page, person, fleet, what
     page.on("websocket", lambda socket: sockets.append(socket))
     page.reload()
     listed(page, 1)
+    is_live(page)
     path = {"one": "/devices/lamp", "a new one": "/devices/fan", "all": "/devices?limit=100&count=1"}[what]
     address = re.compile(re.escape(f"/api/v2{path}") + "$")
     page.route(address, lambda route: held.append(route))
@@ -190,7 +191,9 @@ def test_what_is_told_during_a_slow_read_is_newer(open_page, person, fleet, what
         elif what == "a new one":
             person.register("fan", "Lamp")
         else:
+            sockets.clear()
             page.reload()
+    wait_until(page, lambda: sockets)
     old = page.context.request.get(f"/api/v2{path}")
     id = "fan" if what == "a new one" else "lamp"
     with sockets[-1].expect_event("framereceived", lambda text: "Lamp by the door" in text):
@@ -219,7 +222,7 @@ def test_a_device_that_could_not_be_read_is_read_later(open_page, person):
     expect(lost(page)).to_be_hidden()
 
 
-def test_what_was_missed_is_read_until_that_succeeds(open_page, person):
+def test_what_was_missed_is_read_until_that_succeeds(open_page, person, is_live):
     """Something was not told and is no longer kept: the devices are read anew; twice, where that fails at first."""
     person.register("lamp", "Lamp")
     page = open_page(person, fresh=True)
@@ -238,7 +241,7 @@ def test_what_was_missed_is_read_until_that_succeeds(open_page, person):
 
     page.route_web_socket("**/notify*", pass_on)
     page.reload()
-    listed(page, 1)
+    is_live(page)
     page.route(re.compile(r"/api/v2/devices\?"), fail)
     person.http.put("/devices/lamp", json={"name": "Lamp by the door"})
     person.register("fan", "Fan")

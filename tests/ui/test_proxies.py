@@ -379,7 +379,7 @@ def log_in(page, password):
 
 
 @pytest.mark.parametrize("site", FILES, indirect=True)
-def test_a_person_behind_a_proxy(site, visit, connect, register, image, password):
+def test_a_person_behind_a_proxy(site, visit, connect, register, image, password, wait_until):
     """Over HTTP/2 and TLS: logs in, sees a device come online, and sends 8 MB to it and to a rollout."""
     token = register(site.server, f"lamp-{site.port}")
     lamp = f"lamp-{site.port}"
@@ -390,6 +390,7 @@ def test_a_person_behind_a_proxy(site, visit, connect, register, image, password
     assert page.evaluate("performance.getEntriesByType('navigation')[0].nextHopProtocol") in ("h2", "h3")
     row = page.get_by_role("row").filter(has_text=lamp)
     expect(row).to_contain_text("Offline")
+    wait_until(page, lambda: visit.sockets)
     assert visit.sockets == [f"wss://localhost:{site.port}/api/v2/notify?start={visit.sockets[0].rpartition('=')[2]}"]
 
     written = trio.Event()

@@ -191,7 +191,9 @@ def test_every_look(open_page, person, begin, in_every_look):
         person.register(f"d{n}", name)
     ids = [begin(name=name, approval=True) for name in HOSTILE]
     page = open_page(person, "#/rollouts")
-    for route in ("", "/new", f"/{ids[0]}", f"/{ids[3]}"):
+    headings = {"": "Rollouts", "/new": "New rollout", f"/{ids[0]}": HOSTILE[0], f"/{ids[3]}": HOSTILE[3]}
+    for route, heading in headings.items():
         page.goto(f"/#/rollouts{route}")
+        expect(page.get_by_role("heading", name=heading, level=1)).to_be_visible()
         expect(page.get_by_text(HOSTILE[0]).first).to_be_visible()
         in_every_look(page)

@@ -50,6 +50,30 @@ export function fill(element, ...children) {
   return element;
 }
 
+// Does the same as `fill`, and keeps what is there already: elements of the same tag and address in the same place get
+// the new texts and attributes. So a press and the focus of a person are not lost. For content without listeners.
+export function redraw(element, ...children) {
+  adopt(element, h("div", {}, children));
+}
+
+function adopt(element, next) {
+  const before = [...element.childNodes];
+  for (const [i, node] of [...next.childNodes].entries()) {
+    const kept = before[i];
+    if (kept === undefined) element.append(node);
+    else if (kept.nodeName !== node.nodeName || kept.href !== node.href) kept.replaceWith(node); // a press never leads elsewhere
+    else if (node instanceof Text) setText(kept, node.textContent);
+    else adoptElement(kept, node);
+  }
+  for (const extra of before.slice(next.childNodes.length)) extra.remove();
+}
+
+function adoptElement(kept, node) {
+  for (const {name} of [...kept.attributes]) if (!node.hasAttribute(name)) kept.removeAttribute(name);
+  for (const {name, value} of node.attributes) if (kept.getAttribute(name) !== value) kept.setAttribute(name, value);
+  adopt(kept, node);
+}
+
 // Sets an element's text only if it differs, so that screen readers do not repeat it.
 export function setText(element, text) {
   if (element.textContent !== String(text)) element.textContent = String(text);

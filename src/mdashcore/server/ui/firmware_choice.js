@@ -8,7 +8,8 @@ const imageWords = ({name, version, platform, size}) =>
   [[name, version].filter(Boolean).join(" "), platform && ` for ${platform}`, `, ${bytes(size)}`].filter(Boolean).join("");
 
 // libraryChoice({chosen, onChange(image or null)}): {element, image()}. `chosen` is the id of an image that is chosen
-// from the beginning. The element is hidden while the library has nothing, or cannot be read: a file is chosen then.
+// from the beginning: then `onChange` is called once it is known whether the library has it. The element is hidden while
+// the library has nothing, or cannot be read: a file is chosen then.
 export function libraryChoice({chosen = "", onChange}) {
   const images = new Map();
   const select = h("select", {name: "firmware", onchange: () => onChange(image())}, h("option", {value: ""}, "a file of this computer"));
@@ -21,10 +22,8 @@ export function libraryChoice({chosen = "", onChange}) {
       select.append(h("option", {value: each.id}, imageWords(each)));
     }
     element.hidden = images.size === 0;
-    if (!images.has(chosen)) return;
-    select.value = chosen;
-    onChange(image());
-  }, () => {});
+    if (images.has(chosen)) select.value = chosen;
+  }).catch(() => {}).then(() => chosen && onChange(image()));
   return {
     element,
     image,

@@ -184,14 +184,25 @@ function stateCell(row) {
   return h("span", {class: `job-${row.state}`}, JOB_STATES[row.state]);
 }
 
-// A strip with the progress of each job that is not in a dialog.
+// A strip with the progress of each job that is not in a dialog. A job keeps its line, so that its button can be pressed.
 export function jobStrip() {
   const element = h("div", {class: "stack tight job-strip"});
+  const lines = new Map(); // job → its line
+  const lineOf = (job) => h("div", {class: "banner calm"}, h("span", {}), h("button", {type: "button", onclick: () => showJob(job)}, "Show"));
   const draw = () => {
-    element.hidden = !jobs.some((job) => !job.shown);
-    element.replaceChildren(...jobs.filter((job) => !job.shown).map((job) =>
-      h("div", {class: "banner calm"}, h("span", {}, `${job.title}: ${job.ended ? inTotal(job) : `${job.count("done", "failed", "stopped")} of ${job.rows.length}…`}`),
-        h("button", {type: "button", onclick: () => showJob(job)}, "Show"))));
+    const hidden = jobs.filter((job) => !job.shown);
+    for (const [job, line] of lines) {
+      if (hidden.includes(job)) continue;
+      line.remove();
+      lines.delete(job);
+    }
+    for (const job of hidden) {
+      if (!lines.has(job)) lines.set(job, lineOf(job));
+      const line = lines.get(job);
+      setText(line.firstChild, `${job.title}: ${job.ended ? inTotal(job) : `${job.count("done", "failed", "stopped")} of ${job.rows.length}…`}`);
+      if (!line.isConnected || line.parentElement !== element) element.append(line);
+    }
+    element.hidden = hidden.length === 0;
   };
   draw();
   return {element, destroy: onJobs(draw)};

@@ -35,7 +35,7 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
   const phoneTracks = [selectable && "1.3rem", ...columns.filter(({hide}) => hide !== "phone").map(({phone, width}) => phone ?? width ?? "1fr")]
     .filter(Boolean).join(" ");
 
-  const all = selectable && h("input", {type: "checkbox", "aria-label": "Select all", onchange: () => {
+  const all = selectable && h("input", {type: "checkbox", "aria-label": "Select all", disabled: true, onchange: () => {
     if (all.checked) for (const row of order) selection.add(rowKey(row));
     else selection.clear();
     selected();
@@ -160,6 +160,7 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
     }
     inOrder(indices.sort((a, b) => a - b).map((i) => shown.get(rowKey(order[i])).element));
     if (all) {
+      all.disabled = order.length === 0; // a choice of no rows would be lost without a word when they come
       all.checked = selection.size > 0 && selection.size >= order.length;
       all.indeterminate = selection.size > 0 && selection.size < order.length;
     }

@@ -64,6 +64,7 @@ export default function view({query}) {
 
   const chosen = () => [...list.selection].map((id) => live.devices.get(id)).filter(Boolean);
   let everything = null; // the terms that all selected devices match, of which the page knows some; null without
+  let offeredFrom = Infinity; // number of selected devices from which on all that match are offered: all rows that were there
   const act = (label, run, props) => h("button", {type: "button", onclick: () => (everything ? actOnAll(run) : run(chosen())), ...props}, label);
   const howMany = h("b", {role: "status"});
   const more = h("button", {type: "button", class: "quiet", onclick: selectAll});
@@ -77,14 +78,16 @@ export default function view({query}) {
     if (everything && (isShownWhole || served.devices === null || selection.size < served.devices.length)) everything = null;
     actions.hidden = selection.size === 0;
     one.hidden = selection.size !== 1;
-    more.hidden = everything !== null || isShownWhole || served.total === null || selection.size < (served.devices?.length ?? Infinity);
+    if (selection.size > 0 && selection.size >= (served.devices?.length ?? Infinity)) offeredFrom = selection.size;
+    else if (selection.size < offeredFrom) offeredFrom = Infinity; // else more rows have come: the offer stays
+    more.hidden = everything !== null || isShownWhole || served.total === null || offeredFrom === Infinity;
     setText(more, `Select all ${inFigures(served.total ?? 0)} that match`);
     setText(howMany, everything ? `All ${inFigures(served.total ?? 0)} that match are selected` : `${selection.size} selected`);
   }
 
   function selectAll() {
     everything = servedTerms();
-    drawActions(list.selection);
+    showServed();
   }
 
   // Acts on all devices that match, also those that were not read: the filter says which these are.

@@ -2,7 +2,7 @@
 
 import {get} from "../api.js";
 import {empty} from "../dialog.js";
-import {fill, foreign, h, setText, timeTag} from "../dom.js";
+import {foreign, h, redraw, setText, timeTag} from "../dom.js";
 import * as live from "../live.js";
 import {link} from "../router.js";
 import {plot} from "../spark.js";
@@ -44,7 +44,7 @@ export default async function view() {
     const box = (tag, number, words, tone, props) => h("li", {}, h(tag, {class: `figure ${number ? tone : ""}`, ...props}, h("b", {}, count(number)), h("span", {}, words)));
     const figure = (name, words, tone = "") => box("a", devices[name], words, tone, {href: listed(filters[name])});
     const under = Object.values(updates.under_way).reduce((sum, number) => sum + number, 0);
-    fill(head, figure("online", "online", "good"), figure("offline", "offline"), figure("never_seen", "never connected"), figure("uncommitted", "uncommitted", "warn"),
+    redraw(head, figure("online", "online", "good"), figure("offline", "offline"), figure("never_seen", "never connected"), figure("uncommitted", "uncommitted", "warn"),
       box("span", under, "updates under way", ""), box("span", updates.failed, "failed in a day", "bad"));
   }
 
@@ -57,12 +57,12 @@ export default async function view() {
     const row = ({app, fw_version: version, devices: number, online, filter}) => h("li", {},
       h("a", {href: listed(filter)}, app || version ? foreign([app, version].filter(Boolean).join(" ")) : "no firmware reported"),
       h("meter", {min: 0, max: devices.all, value: number, "aria-hidden": "true"}), h("span", {class: "muted"}, `${count(number)}, ${count(online)} online`));
-    fill(builds, h("ul", {class: "bars"}, found.map(row), others > 0 && h("li", {}, "other builds", h("span", {}), h("span", {class: "muted"}, count(others)))));
+    redraw(builds, h("ul", {class: "bars"}, found.map(row), others > 0 && h("li", {}, "other builds", h("span", {}), h("span", {class: "muted"}, count(others)))));
   }
 
   function drawWork({updates, rollouts}) {
     const states = Object.entries(updates.under_way);
-    fill(work, states.length > 0 && h("p", {}, "Updates: ", states.map(([name, number]) => `${count(number)} ${name.toLowerCase()}`).join(", ")),
+    redraw(work, states.length > 0 && h("p", {}, "Updates: ", states.map(([name, number]) => `${count(number)} ${name.toLowerCase()}`).join(", ")),
       rollouts.length > 0 && h("ul", {class: "plain"}, rollouts.map(({id, name, state: phase, reason, counts}) => h("li", {},
         h("a", {href: link("rollouts", id)}, foreign(name)), ` ${phase.toLowerCase().replace("_", " ")}: ${count(counts.succeeded)} of ${count(total(counts))}`,
         reason && [" – ", foreign(reason)]))),
@@ -74,13 +74,13 @@ export default async function view() {
 
   function drawWatch({flapping, silent}) {
     const device = ({id, name}) => h("a", {href: link("device", id)}, foreign(name || id));
-    fill(watch, flapping.length > 0 && [h("h3", {}, "They come and go"), h("ul", {class: "plain"}, flapping.map((each) => h("li", {}, device(each), ` ${count(each.changes)} changes in a day`)))],
+    redraw(watch, flapping.length > 0 && [h("h3", {}, "They come and go"), h("ul", {class: "plain"}, flapping.map((each) => h("li", {}, device(each), ` ${count(each.changes)} changes in a day`)))],
       silent.length > 0 && [h("h3", {}, "Silent for longest"), h("ul", {class: "plain"}, silent.map((each) => h("li", {}, device(each), " last seen ", timeTag(each.last_seen))))],
       flapping.length + silent.length === 0 && h("p", {class: "muted"}, "Every device that was ever seen is online."));
   }
 
   function drawEvents(found) {
-    fill(events, found.length > 0 ? h("ul", {class: "plain"}, found.map(({name, id, time}) => h("li", {},
+    redraw(events, found.length > 0 ? h("ul", {class: "plain"}, found.map(({name, id, time}) => h("li", {},
       timeTag(new Date(time * 1000).toISOString()), " ", h("code", {}, name), " ", name.startsWith("rollout.") ? foreign(id) : h("a", {href: link("device", id)}, foreign(id)))))
       : h("p", {class: "muted"}, "None yet."));
   }

@@ -49,7 +49,16 @@ export function desiredEditor(device, user) {
     key === "form" ? "Form" : "JSON"));
   const preview = h("ul", {class: "changes"});
   const previewBox = h("div", {class: "stack tight", hidden: true}, h("h3", {}, "What will be sent"), preview);
-  const conflict = h("section", {class: "conflict stack tight", "aria-label": "Conflict", role: "alert", hidden: true});
+  let theirs = {}; // the desired state that the conflict shows
+  const conflictWords = h("p", {}), theirChanges = h("ul", {class: "changes"});
+  const putOnTop = h("button", {type: "button", class: "primary", onclick: () => {
+    draft = merge(theirs, wanted() ?? {});
+    base = theirs;
+    fillIn();
+  }}, "Put my changes on top");
+  const conflict = h("section", {class: "conflict stack tight", "aria-label": "Conflict", role: "alert", hidden: true},
+    h("h3", {}, "It was changed elsewhere meanwhile"), conflictWords, theirChanges,
+    h("div", {class: "actions"}, h("button", {type: "button", onclick: () => restart(theirs)}, "Discard my changes"), putOnTop));
   const save = h("button", {type: "submit", class: "primary"}, "Save");
   const discard = h("button", {type: "button", onclick: () => restart(desiredOf(present))}, "Discard");
 
@@ -120,18 +129,12 @@ export function desiredEditor(device, user) {
       conflict.hidden = true;
       return;
     }
-    const theirs = desiredOf(present);
     const mine = new Set(changes(base, withoutNulls(draft)).map(({path}) => keyOf(path)));
+    theirs = desiredOf(present);
     const list = changes(base, theirs);
-    fill(conflict, h("h3", {}, "It was changed elsewhere meanwhile"), h("p", {}, `Version ${present.shadow.version} has another desired state than the one that you began with:`),
-      h("ul", {class: "changes"}, list.slice(0, LISTED_CHANGES).map((change) => describe(change, mine.has(keyOf(change.path))))),
-      h("div", {class: "actions"},
-        h("button", {type: "button", onclick: () => restart(theirs)}, "Discard my changes"),
-        h("button", {type: "button", class: "primary", disabled: !valid, onclick: () => {
-          draft = merge(theirs, wanted() ?? {});
-          base = theirs;
-          fillIn();
-        }}, "Put my changes on top")));
+    setText(conflictWords, `Version ${present.shadow.version} has another desired state than the one that you began with:`);
+    fill(theirChanges, list.slice(0, LISTED_CHANGES).map((change) => describe(change, mine.has(keyOf(change.path)))));
+    putOnTop.disabled = !valid;
     conflict.hidden = false;
   }
 

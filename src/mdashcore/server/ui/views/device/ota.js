@@ -95,7 +95,7 @@ export default function ota(device) {
     end.hidden = !waits && !(is === "FAILED" && /already in progress/i.test(update.reason));
     banner.unsaid(is === "UNCOMMITTED" && update.commit_known === false);
     if (picture.state !== is) picture.set(picture.state = is ?? null);
-    sendBox.hidden = going;
+    sendBox.hidden = going || !loaded; // nothing is sent beside an update that is not shown yet
     if (update) {
       const {image, progress_percent: percent, offset, rate, attempt, reason, changed} = update;
       state.className = `update-state ${is === "COMMITTED" ? "good" : isEnd(is) ? "bad" : ""}`;

@@ -1,7 +1,7 @@
 // The tab "overview" of a device: its facts, its presence and its measurements.
 
 import {empty} from "../../dialog.js";
-import {bytes, fill, foreign, h, timeTag} from "../../dom.js";
+import {bytes, fill, foreign, h, redraw, timeTag} from "../../dom.js";
 import {link} from "../../router.js";
 import {shortJson} from "../../tree.js";
 import {commitBanner, firmware, onTrial} from "./commit.js";
@@ -25,8 +25,7 @@ export default function overview(device) {
       fill(first, empty("It has never been connected", "Start the device with the token that was shown when it was registered. This page fills by itself as soon as it connects.",
         h("a", {class: "button", href: link("device", now.id, "shadow")}, "Set a desired state meanwhile")));
     }
-    if (about.contains(document.activeElement)) return; // a person who works in it keeps it
-    fill(about, h("h2", {}, "About"), facts(described(now)));
+    redraw(about, h("h2", {}, "About"), facts(described(now)));
   }
 
   const element = h("div", {class: "stack overview"}, banner.element, first,

@@ -2,7 +2,7 @@
 
 import {ROOT, del, devicePath, get, post} from "../../api.js";
 import {ask, errorLine, inWords} from "../../dialog.js";
-import {bytes, field, fill, foreign, h, setText, timeTag} from "../../dom.js";
+import {bytes, field, foreign, h, redraw, setText, timeTag} from "../../dom.js";
 import * as live from "../../live.js";
 import {go, link} from "../../router.js";
 import {facts} from "../device/parts.js";
@@ -24,7 +24,7 @@ export default async function detail({id}) {
     const [now, found] = await Promise.all([get(path), get(`${path}/devices`)]);
     image = now;
     setText(title, now.name || now.file);
-    fill(about, facts([
+    redraw(about, facts([
       ["Version", now.version && foreign(now.version)],
       ["Build", now.build_id && foreign(now.build_id)],
       ["Application", now.app && foreign(now.app)],
@@ -44,7 +44,7 @@ export default async function detail({id}) {
       h("h3", {}, `${words} `, use === "running" && found.filter.length ? h("a", {href: listed}, found.counts[use].toLocaleString("en")) : found.counts[use].toLocaleString("en")),
       h("ul", {class: "plain-list"}, found[use].map(item), found.counts[use] > found[use].length && h("li", {class: "muted"}, `and ${found.counts[use] - found[use].length} more`)));
     const parts = USES.map(part).filter(Boolean);
-    fill(devices, parts.length ? parts : h("p", {class: "muted"}, "No device runs it."));
+    redraw(devices, parts.length ? parts : h("p", {class: "muted"}, "No device runs it."));
   }
 
   async function edit() {

@@ -52,18 +52,21 @@ export default function create({query}) {
   const bare = box("It is a bare image, whatever it looks like", false, "rollout-bare");
   const keep = box("Keep the image in the firmware library", false, "rollout-keep");
   const fileField = field("Firmware (.zip of Mongoose OS, or a bare image)", file);
+  let isAwaited = Boolean(query.firmware); // until it is known whether the library has the image that was asked for
   const library = libraryChoice({chosen: query.firmware, onChange: (image) => {
     fileField.hidden = keep.element.hidden = image !== null;
     file.required = image === null;
     bare.element.hidden = !image?.bare;
     bare.input.checked = false;
-    fill(about);
+    fill(about, isAwaited && image === null && "The image was not found in the library: choose another.");
     if (image === null) look();
+    if (isAwaited) save.disabled = isAwaited = false;
   }});
   const error = errorLine();
   const bar = progress("Upload");
   bar.element.hidden = bare.element.hidden = true;
-  const save = h("button", {type: "submit", class: "primary"}, "Start the rollout");
+  const save = h("button", {type: "submit", class: "primary", disabled: isAwaited}, "Start the rollout");
+  fileField.hidden = isAwaited;
 
   // The preview
 
