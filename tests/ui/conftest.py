@@ -27,7 +27,17 @@ import pytest
 import trio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from forked import CHEAP_MDASH, Forked
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page, Route, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Error,
+    Locator,
+    Page,
+    Route,
+    expect,
+    sync_playwright,
+)
 from websockets.sync.client import connect
 
 from mdashcore import firmware
@@ -620,6 +630,24 @@ def is_live() -> Callable[[Page], None]:
 def wait_until_fixture() -> Callable[[Page, Callable[[], object]], None]:
     """Waits for a condition of the test's own: ``wait_until(page, lambda: heard)``."""
     return wait_until
+
+
+@pytest.fixture
+def keep() -> Callable[[Locator], Callable[[], None]]:
+    """Remembers an element that a person may be about to press: ``check = keep(button)``; later ``check()``.
+
+    The check fails if another element has taken its place, where a press or the focus would have been lost.
+    """
+
+    def begin(place: Locator) -> Callable[[], None]:
+        kept = place.element_handle()
+
+        def check() -> None:
+            assert place.evaluate("(element, kept) => element === kept", kept), "it was drawn anew"
+
+        return check
+
+    return begin
 
 
 @pytest.fixture

@@ -197,12 +197,22 @@ def test_bad_images_are_told_before_they_are_sent(open_page, person, fleet, make
             expect(go).to_have_count(0)
 
 
-def test_a_refusal_of_the_server_is_shown(open_page, person, fleet, make_firmware):
-    """What only the server finds stands at the form, and the image can be changed."""
+def test_a_refusal_of_the_server_is_shown(open_page, person, fleet, make_firmware, hold):
+    """What only the server finds stands at the form, and the image can be changed. There is no form before the server
+    has said whether an update is under way: one that is sent beside it would take its place.
+    """
     fleet.connect("lamp")
     data = make_firmware()
     damaged = data.replace(b"\0" * 64, b"\1" * 64, 1)  # in the part, whose digest the browser does not check
-    page = open_page(person, "#/device/lamp/ota")
+    page = open_page(person)
+    held = hold(page, "**/devices/lamp/ota", "GET")
+    page.goto("/#/device/lamp/ota")
+    asked = held.take()
+    expect(page.get_by_role("region", name="Firmware", exact=True)).to_be_visible()
+    expect(page.get_by_role("region", name="New firmware")).to_be_hidden()
+    asked.continue_()
+    page.unroute("**/devices/lamp/ota")
+    expect(page.get_by_role("region", name="New firmware")).to_be_visible()
     choose(page, damaged)
     form(page).get_by_role("button", name="Update the device").click()
     expect(form(page).get_by_role("alert")).to_contain_text(re.compile("crc|digest|sha1", re.IGNORECASE))

@@ -147,7 +147,7 @@ def test_reports_do_not_take_the_focus(open_page, person, fleet, desire):
 @pytest.mark.parametrize(
     "choice", ["Put my changes on top", pytest.param("Discard my changes", marks=pytest.mark.proof)]
 )
-def test_a_conflict_is_shown_and_solved(open_page, person, desire, axe, choice):
+def test_a_conflict_is_shown_and_solved(open_page, person, desire, axe, keep, choice):
     """Another user saves during an edit: both documents are shown, nothing is lost, and the user decides."""
     person.register("lamp")
     desire("lamp", level=1, mode="day")
@@ -161,6 +161,10 @@ def test_a_conflict_is_shown_and_solved(open_page, person, desire, axe, choice):
     expect(form.get_by_role("button", name="Save")).to_be_disabled()
     expect(form.get_by_label("level", exact=True)).to_have_value("5")
     axe(page)
+    check_button = keep(form.get_by_role("button", name=choice))
+    desire("lamp", "reported", heat=20)  # as devices do all the time
+    expect(conflict).to_contain_text("Version 3")
+    check_button()
     form.get_by_role("button", name=choice).click()
     expect(conflict).to_be_hidden()
     expect(form.get_by_label("mode", exact=True)).to_have_value("night")

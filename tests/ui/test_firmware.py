@@ -15,7 +15,7 @@ def image(make_firmware):
     return {"name": "fw.zip", "mimeType": "application/zip", "buffer": buffer}
 
 
-def test_an_image_from_its_upload_to_its_end(open_page, person, fleet, image, axe, wait_until):
+def test_an_image_from_its_upload_to_its_end(open_page, person, fleet, image, axe, wait_until, hold):
     """Added with notes, sent to a device from its own tab, chosen for a rollout, seen to run, edited and deleted; while
     it is needed it stays.
     """
@@ -53,7 +53,13 @@ def test_an_image_from_its_upload_to_its_end(open_page, person, fleet, image, ax
     expect(page.get_by_text("1 of 1")).to_be_visible()
     page.go_back()
 
+    held = hold(page, "**/api/v2/firmware", "GET")
     page.get_by_role("link", name="Roll it out").click()
+    asked = held.take()
+    expect(page.get_by_role("button", name="Start the rollout")).to_be_disabled()
+    expect(page.get_by_label("Firmware (.zip")).to_be_hidden()
+    asked.continue_()
+    page.unroute("**/api/v2/firmware")
     expect(page.get_by_label("Source")).to_have_value(id)
     expect(page.get_by_label("Firmware (.zip")).to_be_hidden()
     page.get_by_label("Wait for my approval").check()

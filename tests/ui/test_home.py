@@ -12,7 +12,7 @@ def figure(page, words):
     return page.get_by_role("list", name="Devices").get_by_role("listitem").filter(has_text=words)
 
 
-def test_a_person_sees_the_fleet_in_the_morning(open_page, person, fleet, axe, tweak, make_firmware):
+def test_a_person_sees_the_fleet_in_the_morning(open_page, person, fleet, axe, tweak, keep, make_firmware):
     """An empty fleet says what to do; then figures, builds and events follow what happens, and lead to the devices."""
     page = open_page(person, "#/", fresh=True)
     expect(page.get_by_role("heading", name="No devices yet")).to_be_visible()
@@ -20,8 +20,10 @@ def test_a_person_sees_the_fleet_in_the_morning(open_page, person, fleet, axe, t
     tweak(page, "views/home.js", REFRESH_INTERVAL=50)
     lamp = fleet.connect("lamp")
     expect(figure(page, "online")).to_contain_text("1")
+    check_figure = keep(figure(page, "never connected").get_by_role("link"))
     person.register("silent")
     expect(figure(page, "never connected")).to_contain_text("1")
+    check_figure()
     firmware = page.get_by_role("region", name="Firmware")
     expect(firmware.get_by_role("link", name="1.0")).to_be_visible()
     expect(page.get_by_role("region", name="Last events")).to_contain_text("online")

@@ -40,17 +40,7 @@ def named(name):
     return lambda frame: f'"name":"{name}"' in (frame if isinstance(frame, str) else frame.decode())
 
 
-def mark(locator):
-    """Remember an element itself."""
-    locator.evaluate("(element) => { window.kept = element }")
-
-
-def is_marked(locator):
-    """Whether it is the very same element."""
-    return locator.evaluate("(element) => element === window.kept")
-
-
-def test_what_one_is_about_to_press_stays(open_page, person, fleet, begin):
+def test_what_one_is_about_to_press_stays(open_page, person, fleet, begin, keep):
     """While devices come further, buttons and links stay the same elements, and keep the focus."""
     for n in range(3):
         fleet.connect(f"d{n}", build=FirmwareBuild(app="lamp"))
@@ -59,16 +49,16 @@ def test_what_one_is_about_to_press_stays(open_page, person, fleet, begin):
     page, other = open_page(person, f"#/rollouts/{id}"), open_page(person, "#/rollouts")
     abort = page.get_by_role("button", name="Abort…")
     abort.focus()
-    mark(abort)
+    check_abort = keep(abort)
     anchor = other.get_by_role("article").get_by_role("link")
     anchor.focus()
-    mark(anchor)
+    check_anchor = keep(anchor)
     change(person, id, "approve")
     expect(page.get_by_role("img", name="Phase 1: 3 succeeded")).to_be_visible()
-    assert is_marked(abort)
+    check_abort()
     expect(abort).to_be_focused()
     expect(other.get_by_role("img", name="Devices: 3 succeeded")).to_be_visible()
-    assert is_marked(anchor)
+    check_anchor()
     expect(anchor).to_be_focused()
 
 
