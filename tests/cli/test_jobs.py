@@ -7,10 +7,12 @@ import json
 from itertools import count
 
 import pytest
+import trio
 from rich.console import Console
 
 from mdashcore.cli.job_watch import _table
 from mdashcore.cli.jobs import JOB_EXITS
+from mdashcore.cli.live_watch import READ_INTERVAL, READ_PAUSE, _receive_change
 from mdashcore.job import JOB_ENDS
 
 NUMBERS = count()
@@ -111,6 +113,17 @@ def test_the_live_table():
     assert "\x1b" not in out.getvalue()
     assert r"\x1b[2Jevil [bold]: RUNNING" in out.getvalue()
     assert out.getvalue().split()[-4:] == ["5", "2", "1", "7"]
+
+
+async def test_a_watch_reads_again_without_a_notification(autojump_clock):
+    """After a while, because that of a removal may be lost."""
+
+    class SilentNotifications:
+        async def receive(self):
+            await trio.sleep_forever()
+
+    await _receive_change(SilentNotifications(), "job_a", "job.")
+    assert trio.current_time() <= READ_INTERVAL + READ_PAUSE
 
 
 def test_every_end_has_an_exit_code():

@@ -1,7 +1,8 @@
-"""kill -9 of the server that drives a job: it is continued, and every device was changed once."""
+"""kill -9 of the server that drives a job or a rollout: it is continued, and its end is announced."""
 
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 
@@ -15,14 +16,14 @@ pytestmark = pytest.mark.proof
 DEVICES = 200
 
 
-async def ended(server: Any, id: str, within: float = 20) -> dict[str, Any]:
-    """The job after its end, of which a subscriber is notified."""
+async def ended(server: Any, id: str, within: float = 20, kind: str = "job") -> dict[str, Any]:
+    """The job or rollout after its end, of which a subscriber is notified."""
     key = (await server.http.post("/keys", json={"name": "k"})).json()["key"]
     with trio.fail_after(within):
         async with connect_device(f"{server.ws}/notify?start=0", key) as listener:
-            while (told := await listener.receive())["name"] != "job.COMPLETED" or told["id"] != id:
+            while (told := await listener.receive())["name"] != f"{kind}.COMPLETED" or told["id"] != id:
                 pass
-    return dict((await server.http.get(f"/jobs/{id}")).json())
+    return dict((await server.http.get(f"/{kind}s/{id}")).json())
 
 
 async def register(server: Any) -> None:
@@ -63,6 +64,24 @@ async def test_a_killed_server_goes_on_with_its_job(serving, tmp_path):
             server.kill()
         async with serving(url) as server:
             await check(server, await ended(server, id), n)
+
+
+async def test_the_end_of_a_rollout_is_announced(serving, tmp_path):
+    """Its devices are offline and are skipped; the server is killed about when it ends, forty times."""
+    url = f"sqlite://{tmp_path / 'store'}"
+    plan = {"filter": [], "phases": [100], "offline_wait": 0}
+    async with serving(url) as server:
+        await register(server)
+    for n in range(1, 41):
+        async with serving(url) as server:
+            files = {"rollout": (None, json.dumps(plan)), "file": ("fw.bin", b"%d" % n)}
+            response = await server.http.post("/rollouts?bare=1", files=files)
+            assert response.status_code == 201, response.text
+            await trio.sleep(random.random() * 0.3 * (n % 3 > 0))
+            server.kill()
+        async with serving(url) as server:
+            found = await ended(server, response.json()["id"], kind="rollout")
+            assert found["counts"]["skipped"] == DEVICES
 
 
 async def test_another_server_takes_over(serving, start_redis):

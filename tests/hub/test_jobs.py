@@ -72,6 +72,11 @@ class Place:
             await run.step()
         return await self.hub.jobs.get(account, id)
 
+    async def drive_all(self):
+        """Drive what a process finds when it starts."""
+        for account, id in await self.hub.jobs.unfinished():
+            await self.drive(id, account=account)
+
     async def load(self, id, leases=None, account="alice", runner=None):
         return await JobPerformer.load(self.hub.jobs, runner or JobRunner(), account, id, leases)
 
@@ -289,13 +294,13 @@ def test_a_removed_device_gets_no_shadow(place):
 
 # Stopped at any step
 
-CUTS = range(1, 62)
+CUTS = range(1, 68)
 """The numbers of steps after which a process is killed: a job of four devices has fewer than the last of them."""
 
 
 @pytest.mark.parametrize("cut", CUTS)
 def test_killed_at_any_step(tools, cut):
-    """The next process ends the job: every device has the values, each was changed once, and the results say so."""
+    """The next process ends the job: every device has the values, each was changed once, and results and log say so."""
     place = make_place(tools)
     place.run(place.open())
     before = place.run(place.versions())
@@ -304,11 +309,32 @@ def test_killed_at_any_step(tools, cut):
     assert was_killed or cut > 1
     assert cut < CUTS[-1] or not was_killed, "a job has more steps than CUTS"
     there = make_place(tools, place.hub.backend)  # another process: nothing is in its memory
-    if not place.run(there.hub.jobs.get("alice", made.id)).ended:
-        assert place.run(there.drive(made.id)).counts == JobCounts(0, 3, 1, 0)
+    place.run(there.drive_all())
+    assert place.run(there.hub.jobs.get("alice", made.id)).counts == JobCounts(0, 3, 1, 0)
     assert place.run(there.outcomes(made.id)) == DONE
+    assert "job.COMPLETED" in place.said()
+    assert place.run(there.hub.jobs.unfinished()) == []
     after = place.run(there.versions())
     assert {id: after[id] - before[id] for id in after} == {"d0": 1, "d1": 0, "d2": 1, "d3": 1}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_storage_that_fails_at_any_step(tools, cut):
+    """Whether it has stored the write or not: the same process goes on, and the end is announced."""
+    place = make_place(tools)
+    place.run(place.open())
+    made = place.run(place.make())
+    run = place.run(place.load(made.id))
+
+    async def drive():
+        while not run.gone:
+            await run.step()
+
+    tools.stop(drive(), cut, tools.stops[1]())
+    place.run(drive())
+    assert place.run(place.outcomes(made.id)) == DONE
+    assert "job.COMPLETED" in place.said()
+    assert place.run(place.hub.jobs.unfinished()) == []
 
 
 @pytest.mark.parametrize("cut", range(1, 62, 4))
@@ -322,8 +348,7 @@ def test_what_a_user_sets_after_a_kill_stays(tools, cut):
     place.run(place.set("d0", {"interval": 5}))
     there = make_place(tools, place.hub.backend)
     there.time[0] = place.time[0]
-    if not place.run(there.hub.jobs.get("alice", made.id)).ended:
-        place.run(there.drive(made.id))
+    place.run(there.drive_all())
     if has_happened:
         assert place.run(there.desired())["d0"] == {"interval": 5}
         assert place.run(there.outcomes(made.id))["d0"] in ("CHANGED", "FAILED")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import AsyncGenerator
 
 import attrs
@@ -11,6 +12,7 @@ import pytest
 from mdashcore import ota
 from mdashcore._errors import StorageError
 from mdashcore.hub import Hub
+from mdashcore.hub.notification_reader import log_name
 from mdashcore.hub.rollouts.members import START_GRACE
 from mdashcore.hub.rollouts.performer import RolloutPerformer
 from mdashcore.hub.updates.store import blob_key
@@ -55,6 +57,11 @@ class UpdateStarter:
 
     async def cancel(self, key):
         return await self.hub.updates.cancel(key)
+
+
+def name_of(entry):
+    """The name of a notification in a log."""
+    return json.loads(entry.body)["name"]
 
 
 class Meddled:
@@ -181,7 +188,7 @@ def test_giving_up_at_the_deadline_takes_two_steps(tools, place):
 
     place.hub.rollouts.records.put = watch
     assert tools.run(run.step()) is None
-    assert versions == [RolloutState.ABORTING, RolloutState.ABORTED]
+    assert list(dict.fromkeys(versions)) == [RolloutState.ABORTING, RolloutState.ABORTED]
 
 
 def test_a_short_pause_costs_no_device_its_turn(tools, place):
@@ -260,6 +267,47 @@ def test_clocks_that_differ_skip_no_device_that_begins(tools, place):
 
 
 # What a process that was killed has left
+
+
+STOPS = range(1, 50)
+"""The numbers of steps after which a process is stopped: two phases of skipped devices have fewer than the last."""
+
+
+@pytest.mark.parametrize("stop", range(2), ids=["killed", "failed"])
+@pytest.mark.parametrize("cut", STOPS)
+def test_what_is_decided_is_announced(tools, place, cut, stop):
+    """A pause, a phase and the end, although the process is killed at any step, or its storage fails at any."""
+
+    async def go_on(run):
+        while not run.gone and (await place.present()).state is RolloutState.RUNNING:
+            await run.step()
+        await run.step()
+
+    def be_stopped():
+        run = tools.run(place.drive())
+        was_stopped = tools.stop(go_on(run), cut, tools.stops[stop]())
+        if stop == 0:  # the next process looks for what is unfinished
+            run = tools.run(place.drive()) if tools.run(place.hub.rollouts.unfinished()) else None
+        if run is not None:
+            tools.run(go_on(run))
+        return was_stopped
+
+    tools.run(place.open(phases=[50, 100], offline_wait=0))
+    was_stopped = be_stopped()
+    assert tools.run(place.present()).state is RolloutState.PAUSED
+    tools.run(place.hub.rollouts.resume("alice", place.id))
+    was_stopped = be_stopped() or was_stopped
+    assert tools.run(place.present()).state is RolloutState.COMPLETED
+    assert tools.run(place.hub.rollouts.unfinished()) == []
+    entries = tools.run(place.hub.backend.logs.read(log_name("alice"), 0, 1000))
+    told = list(dict.fromkeys(name for name in map(name_of, entries) if name.startswith("rollout.")))
+    assert [name for name in told if name != "rollout.progress"] == [
+        "rollout.RUNNING",
+        "rollout.PAUSED",
+        "rollout.phase",
+        "rollout.COMPLETED",
+    ]
+    assert cut < STOPS[-1] or not was_stopped, "it has more steps than STOPS"
 
 
 def test_a_window_holds_for_what_was_left_too(tools, place):

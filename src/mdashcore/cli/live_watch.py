@@ -18,6 +18,8 @@ __all__ = ["LiveDisplay", "watch"]
 
 READ_PAUSE: Final = 0.2  # seconds between two reads: as quick as people read
 
+READ_INTERVAL: Final = 60.0  # seconds without a notification after which it is read: its removal may not be notified
+
 _Present = TypeVar("_Present", bound=Mapping[str, Any])
 
 
@@ -95,10 +97,11 @@ async def watch(
 
 
 async def _receive_change(news: Notifications, id: str, names: str) -> None:
-    """Wait until the work may have changed. Changes shortly after each other are one."""
-    while (told := await news.receive()) is not None:
-        if told["id"] == id and told["name"].startswith(names):
-            break
+    """Wait until the work may have changed, for `READ_INTERVAL` at most. Changes shortly after each other are one."""
+    with trio.move_on_after(READ_INTERVAL):
+        while (told := await news.receive()) is not None:
+            if told["id"] == id and told["name"].startswith(names):
+                break
     with trio.move_on_after(READ_PAUSE):
         while True:
             await news.receive()

@@ -34,14 +34,22 @@ class Leases:
 
 
 class Driven(Protocol):
-    """A record of work that one node drives until it has ended: a class of attrs."""
+    """A record of work that one node drives until it is finished: a class of attrs."""
+
+    @property
+    def id(self) -> str:
+        """Its id within the account."""
 
     @property
     def driver(self) -> str | None:
         """The id of the node that drives it, or `None` if none has so far."""
 
     @property
-    def ended(self) -> bool:
+    def unannounced(self) -> tuple[str, ...]:
+        """The names of notifications that may not have been sent yet, in their order."""
+
+    @property
+    def finished(self) -> bool:
         """Whether nothing is left to drive."""
 
 
@@ -56,13 +64,13 @@ async def take(records: Records[D], key: str, leases: Leases | None, what: str) 
         what: the name of the work in errors.
 
     Raises:
-        NotFound: the record does not exist, or has ended.
+        NotFound: the record does not exist, or is finished.
         Conflict: another living node drives it.
     """
     race = records.race(key)
     while True:
         record = await records.get(key)
-        if record is None or record.value.ended:
+        if record is None or record.value.finished:
             raise NotFound(f"{what} does not go on")
         driver = record.value.driver
         if leases is None or driver == leases.node:
@@ -77,11 +85,11 @@ async def take(records: Records[D], key: str, leases: Leases | None, what: str) 
 
 
 async def unfinished(records: Records[D], leases: Leases | None = None) -> list[tuple[str, str]]:
-    """Return (account, id) of every record that has not ended.
+    """Return (account, id) of every record that is not finished.
 
     Args:
         leases: leave out those that another living node drives.
     """
-    found = [(key, each.driver) async for key, each in records.scan() if not each.ended]
+    found = [(key, each.driver) async for key, each in records.scan() if not each.finished]
     others = set[str]() if leases is None else {*await leases.alive()} - {leases.node}
     return [split(key) for key, driver in found if driver not in others]

@@ -136,6 +136,8 @@ class Job:
     """As `created_by`; `None` if it was not canceled."""
     driver: str | None = None
     """The id of the node that drives it, or `None` if none has so far. When it is gone, another one takes over."""
+    unannounced: tuple[str, ...] = ()
+    """States of which subscribers may not have been notified yet. They are notified at least once."""
 
     @classmethod
     def begun(
@@ -173,6 +175,11 @@ class Job:
     def ended(self) -> bool:
         """Whether the job has ended: no event changes it any more."""
         return self.state in JOB_ENDS
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended and subscribers were notified of that: nothing is left to drive."""
+        return self.ended and not self.unannounced
 
     @property
     def pieces(self) -> int:

@@ -85,6 +85,8 @@ class Rollout:
     blob: str | None = None
     """The id of the image's blob, if that is kept in the firmware library; `None` if the rollout has its own, under its
     own id."""
+    unannounced: tuple[str, ...] = ()
+    """States, or ``phase``, of which subscribers may not have been notified yet. They are notified at least once."""
 
     @classmethod
     def begun(
@@ -136,6 +138,11 @@ class Rollout:
     def ended(self) -> bool:
         """Whether the rollout has ended: no event changes it any more."""
         return self.state in ROLLOUT_ENDS
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended and subscribers were notified of that: nothing is left to drive."""
+        return self.ended and not self.unannounced
 
     @property
     def blob_id(self) -> str:

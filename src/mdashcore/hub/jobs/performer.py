@@ -13,7 +13,6 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from math import inf
 from typing import Final, TypeAlias
 
 import attrs
@@ -29,6 +28,7 @@ from mdashcore._errors import (
     TooLarge,
     VersionConflict,
 )
+from mdashcore.hub.driven_record import DrivenRecord
 from mdashcore.hub.jobs.preview import SHADOW_DAMAGED
 from mdashcore.hub.jobs.service import Jobs, piece_key
 from mdashcore.hub.leases import Leases, take
@@ -42,8 +42,6 @@ from mdashcore.shadow import Change, Shadow
 __all__ = ["JobPerformer", "JobRunner"]
 
 _log = logging.getLogger(__name__)
-
-JOB_PROGRESS_INTERVAL: Final = 1.0  # seconds between two notifications of progress
 
 STEP_TIME: Final = 0.1  # seconds of pieces in one step: then other jobs have their turn
 
@@ -93,21 +91,13 @@ class JobPerformer:
         self._jobs = jobs
         self._runner = runner
         self._account = account
-        self._leases = leases
-        self._job = record.value
-        self._version = record.version
-        self._key = scoped(account, record.value.id)
+        self._driven = DrivenRecord(jobs, account, record, leases)
         self._refused: Counter[str] = Counter()
         """How often the storage has refused to change a device of the present piece."""
         self._read_at = jobs.clock.monotonic()
         """When the job was read last, by the monotonic clock."""
         self._is_settled = False
         """Whether nothing is left to do for the devices of a canceled job."""
-        self._notified_at = -inf
-        self._unnotified: list[Job] = []
-        """Decisions that were stored, and of which subscribers have not been notified yet."""
-        self.gone: bool = False
-        """Whether nothing is left to drive: the job has ended, was removed, or another node drives it."""
 
     @classmethod
     async def load(
@@ -126,16 +116,23 @@ class JobPerformer:
         record, _ = await take(jobs.records, scoped(account, id), leases, f"the job {id!r}")
         return cls(jobs, runner, account, record, leases)
 
+    @property
+    def gone(self) -> bool:
+        """Whether nothing is left to drive: the job is finished, was removed, or another node drives it."""
+        return self._driven.gone or self._job.finished
+
+    @property
+    def _job(self) -> Job:
+        return self._driven.value
+
+    @property
+    def _is_over(self) -> bool:
+        return self._driven.gone or self._job.ended
+
     async def reload(self) -> None:
         """Read the job again, after another writer has changed or removed it."""
-        record = await self._jobs.records.get(self._key)
         self._read_at = self._jobs.clock.monotonic()
-        if record is None:
-            self.gone = True
-            return
-        self._job, self._version = record.value, record.version
-        if self._job.ended or (self._leases is not None and self._job.driver != self._leases.node):
-            self.gone = True
+        await self._driven.reload()
 
     async def step(self) -> None:
         """Do pieces for `STEP_TIME`, at least one. Call it again until `gone`.
@@ -145,8 +142,7 @@ class JobPerformer:
         """
         clock = self._jobs.clock
         until = clock.monotonic() + STEP_TIME
-        await self._notify()
-        while not (self.gone or self._job.ended):
+        while not self._is_over:
             event = job.next_event(self._job)
             if event is not None and not (isinstance(event, job.JobStopped) and self._has_unsettled()):
                 await self._store(event)
@@ -154,8 +150,9 @@ class JobPerformer:
             await self._do_piece()
             if clock.monotonic() >= until:
                 break
-        self.gone = self.gone or self._job.ended
-        await self._notify_progress()
+        await self._driven.announce()  # also of an end that was stored although the storage has failed
+        if not self.gone and not self._driven.progress_due_in():
+            await self._driven.notify_progress()
 
     def _has_unsettled(self) -> bool:
         """Return whether changes of a canceled job may have begun of which the result is not stored."""
@@ -180,7 +177,7 @@ class JobPerformer:
             if any(each.before is not None for each in results):
                 version = await self._jobs.pieces.put(key, JobPiece(tuple(results)), expected=version)
                 await self.reload()
-                if self.gone:
+                if self._is_over:
                     return
                 results = await self._change(results)
                 if not results:
@@ -233,7 +230,7 @@ class JobPerformer:
         results = {each.device: each for each in planned}
         begun = [each.device for each in planned if each.before is not None]
         await self._runner.together(partial(self._change_one, device, results) for device in begun)
-        if self.gone:
+        if self._is_over:
             return []
         if self._job.state is JobState.CANCELING:
             pending = (device for device in begun if results[device].outcome is JobOutcome.PENDING)
@@ -288,7 +285,7 @@ class JobPerformer:
 
     @property
     def _is_stopped(self) -> bool:
-        return self.gone or self._job.state is JobState.CANCELING
+        return self._is_over or self._job.state is JobState.CANCELING
 
     async def _check_stays(self, key: DeviceKey) -> None:
         await self._jobs.registry.check_stays(key)
@@ -304,26 +301,8 @@ class JobPerformer:
         Args:
             piece: the index of the piece that the event is about. Nothing is stored if the job is past it.
         """
-        while not self.gone and piece in (None, self._job.piece):
+        while not self._is_over and piece in (None, self._job.piece):
             changed = job.advance(self._job, event, now=self._jobs.clock.now())
-            try:
-                self._version = await self._jobs.records.put(self._key, changed, expected=self._version)
-            except VersionConflict:
-                await self.reload()
-                continue
-            before, self._job = self._job, changed
-            if changed.state is not before.state:
-                self._unnotified.append(changed)
-                await self._notify()
-            return
-
-    async def _notify(self) -> None:
-        while self._unnotified:
-            await self._jobs.notify_state(self._account, self._unnotified[0])
-            self._unnotified.pop(0)
-
-    async def _notify_progress(self) -> None:
-        time = self._jobs.clock.monotonic()
-        if not self.gone and time - self._notified_at >= JOB_PROGRESS_INTERVAL:
-            await self._jobs.notify_progress(self._account, self._job)
-            self._notified_at = time
+            news = () if changed.state is self._job.state else (changed.state,)
+            if await self._driven.store(changed, *news):
+                return

@@ -127,7 +127,7 @@ class Jobs:
         except (LimitReached, NotFound):
             await self._erase(account, id)
             raise
-        await self.notify_state(account, made)
+        await self.notify(account, made.state, made)
         return made
 
     async def _select(self, account: str, request: JobRequest, pause: Pause) -> list[str]:
@@ -228,7 +228,7 @@ class Jobs:
         return record.value.results
 
     async def unfinished(self, leases: Leases | None = None) -> list[tuple[str, str]]:
-        """Return (account, id) of every job that has not ended, and that no other living node drives."""
+        """Return (account, id) of every job that is not finished, and that no other living node drives."""
         return await unfinished(self.records, leases)
 
     # Changes
@@ -251,7 +251,7 @@ class Jobs:
 
         canceled = await self.records.change(scoped(account, id), change)
         assert canceled is not None  # noqa: S101 - for the type checker: `change` returns a job or raises
-        await self.notify_state(account, canceled)
+        await self.notify(account, canceled.state, canceled)
         return canceled
 
     async def remove(self, account: str, id: str) -> None:
@@ -271,9 +271,9 @@ class Jobs:
         for key in await self.records.keys(prefix):
             await self._erase(account, key.removeprefix(prefix))
 
-    async def notify_state(self, account: str, changed: Job) -> None:
-        """Notify subscribers of the state that was stored."""
-        await self._feed.emit(account, f"job.{changed.state}", changed.id, _json.encode(describe_progress(changed)))
+    async def notify(self, account: str, name: str, changed: Job) -> None:
+        """Notify subscribers of a state that was stored."""
+        await self._feed.emit(account, f"job.{name}", changed.id, _json.encode(describe_progress(changed)))
 
     async def notify_progress(self, account: str, changed: Job) -> None:
         """Notify subscribers of the number of devices with each outcome."""

@@ -8,15 +8,15 @@ member. The loser reads again, and stops if the rollout names another driver.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from math import inf
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol
 
 import attrs
 
 from mdashcore import ota, rollout
-from mdashcore._errors import Busy, Conflict, Damaged, DeviceOffline, NotFound, VersionConflict
+from mdashcore._errors import Busy, Conflict, Damaged, DeviceOffline, NotFound
+from mdashcore.hub.driven_record import DrivenRecord
 from mdashcore.hub.leases import Leases, take
 from mdashcore.hub.records.store import Record, scoped
 from mdashcore.hub.rollouts.members import START_GRACE, Members
@@ -27,7 +27,7 @@ from mdashcore.rollout import Outcome, Rollout, RolloutState
 
 __all__ = ["RolloutPerformer", "UpdateStarter"]
 
-ROLLOUT_PROGRESS_INTERVAL: Final = 1.0  # seconds between two notifications of progress, each of which is stored
+PHASE_BEGUN: Final = "phase"  # the end of a notification's name
 
 SKIP_BATCH: Final = 256  # devices that are skipped before other tasks run: 0.1 s of writing to disk
 
@@ -36,8 +36,6 @@ LOOKUP_BATCH: Final = 256  # devices whose presence is read before other tasks r
 RETURN_GRACE: Final = 60.0  # seconds for devices to come back after their node has died, as all do within a minute
 
 OFFLINE_RECHECK: Final = 600.0  # seconds for which a device without a sign counts as offline: the bus may lose `online`
-
-_Notify: TypeAlias = Callable[[str, Rollout], Awaitable[None]]
 
 
 class UpdateStarter(Protocol):
@@ -69,9 +67,7 @@ class RolloutPerformer:
         self._rollouts = rollouts
         self._starter = starter
         self._account = account
-        self._leases = leases
-        self._rollout = record.value
-        self._version = record.version
+        self._driven = DrivenRecord(rollouts, account, record, leases)
         self._clock = rollouts.clock
         self._age = rollouts.age(account, record.value)
         self._members = Members(rollouts, account, record.value)
@@ -89,11 +85,8 @@ class RolloutPerformer:
         """Devices whose update may have to be canceled."""
         self._queued_for: tuple[object, ...] = ()
         self._canceled_for: tuple[object, ...] = ()
-        self._notified_at = -inf
-        self._unnotified: deque[tuple[_Notify, Rollout]] = deque()
-        """Decisions that were stored, and of which subscribers have not been notified yet."""
-        self.gone: bool = False
-        """Whether nothing is left to drive: the rollout has ended, was removed, or another node drives it."""
+        self._is_done = False
+        """Whether the rollout is finished, and its own image is deleted."""
 
     @classmethod
     async def load(
@@ -113,9 +106,19 @@ class RolloutPerformer:
         performer = cls(rollouts, starter, account, record, leases)
         if before is not None:
             performer._skips_from = rollouts.clock.monotonic() + RETURN_GRACE
-        await performer._members.load()
-        await performer.refresh()
+        if not record.value.ended:
+            await performer._members.load()
+            await performer.refresh()
         return performer
+
+    @property
+    def gone(self) -> bool:
+        """Whether nothing is left to drive: the rollout is finished, was removed, or another node drives it."""
+        return self._is_done or self._driven.gone
+
+    @property
+    def _rollout(self) -> Rollout:
+        return self._driven.value
 
     def __contains__(self, device: str) -> bool:
         return device in self._members
@@ -130,6 +133,8 @@ class RolloutPerformer:
     async def refresh(self) -> None:
         """Read everything again, because the bus may have lost notifications."""
         await self.reload()
+        if self._rollout.ended:
+            return
         await self._resolve_all()
         if self._clock.monotonic() >= self._looked_at + OFFLINE_RECHECK:
             self.forget_offline()
@@ -147,11 +152,8 @@ class RolloutPerformer:
 
     async def reload(self) -> None:
         """Read the rollout again, after another writer has changed or removed it."""
-        record = await self._rollouts.records.get(self._key)
-        if record is None:
-            self.gone = True
-        else:
-            self._adopt(record.value, record.version)
+        await self._driven.reload()
+        self._members.follow(self._rollout)
 
     async def reload_device(self, device: str) -> None:
         """Read a device again, after it or its update has changed."""
@@ -169,34 +171,29 @@ class RolloutPerformer:
         Raises:
             StorageError: a part is not done; calling it again does the rest.
         """
-        await self._notify()
+        await self._driven.announce()
         await self._follow_clock()
         await self._judge()
-        if not self.gone:
+        if not self._is_over:
             await self._cancel_due()
             await self._begin_due()
             await self._skip_late()
             await self._judge()
+        await self._driven.announce()  # of a decision that was stored although the storage has failed
         if self._rollout.ended and not self.gone:
             await self._rollouts.blobs.delete(blob_key(self._account, self._rollout.id))
-            self.gone = True
+            self._is_done = True
         return None if self.gone else await self._notify_progress(self._next_check())
 
     # Deciding
 
     @property
-    def _key(self) -> str:
-        return scoped(self._account, self._rollout.id)
-
-    def _adopt(self, present: Rollout, version: int) -> None:
-        self._rollout, self._version = present, version
-        self._members.follow(present)
-        if self._leases is not None and present.driver != self._leases.node:
-            self.gone = True
+    def _is_over(self) -> bool:
+        return self.gone or self._rollout.ended
 
     async def _follow_clock(self) -> None:
         """Give the rollout times of the wall clock again if that was set."""
-        while not (self.gone or self._rollout.ended):
+        while not self._is_over:
             offset = self._clock.offset
             by = self._age.correction(self._rollout.created, offset)
             if not by:
@@ -206,7 +203,7 @@ class RolloutPerformer:
 
     async def _judge(self) -> None:
         resolved = False
-        while not self.gone:
+        while not self._is_over:
             present, counts, now = self._rollout, self._members.counts, self.now()
             judged = rollout.judge(present, counts, now)
             if judged is present:
@@ -222,37 +219,24 @@ class RolloutPerformer:
 
     async def _store(self, changed: Rollout) -> bool:
         """Store a decision, and notify subscribers. Returns `False` after loading another writer's decision instead."""
-        before, rollouts = self._rollout, self._rollouts
-        try:
-            version = await rollouts.records.put(self._key, changed, expected=self._version)
-        except VersionConflict:
-            await self.reload()
-            return False
-        self._adopt(changed, version)
-        if changed.phase != before.phase:
-            self._unnotified.append((rollouts.notify_phase, changed))
+        before = self._rollout
+        news = [PHASE_BEGUN] if changed.phase != before.phase else []
         if changed.state is not before.state:
-            self._unnotified.append((rollouts.notify_state, changed))
-        await self._notify()
-        return True
-
-    async def _notify(self) -> None:
-        while self._unnotified:
-            notify, changed = self._unnotified[0]
-            await notify(self._account, changed)
-            self._unnotified.popleft()
+            news.append(changed.state)
+        try:
+            return await self._driven.store(changed, *news)
+        finally:
+            self._members.follow(self._rollout)
 
     async def _notify_progress(self, next_check: float) -> float:
         counts = self._members.counts
         if self._rollout.counts == counts:
             return next_check
-        time = self._clock.monotonic()
-        if time - self._notified_at < ROLLOUT_PROGRESS_INTERVAL:
-            return min(next_check, self.now() + self._notified_at + ROLLOUT_PROGRESS_INTERVAL - time)
+        if wait := self._driven.progress_due_in():
+            return min(next_check, self.now() + wait)
         if not await self._store(attrs.evolve(self._rollout, counts=counts)):
             return self.now()
-        self._notified_at = time
-        await self._rollouts.notify_progress(self._account, self._rollout)
+        await self._driven.notify_progress()
         return next_check
 
     def _next_check(self) -> float:

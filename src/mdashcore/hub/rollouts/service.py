@@ -187,7 +187,7 @@ class Rollouts:
         except MdashError:
             await self._erase(account, id)
             raise
-        await self.notify_state(account, made)
+        await self.notify(account, made.state, made)
         return made
 
     # Reading
@@ -229,7 +229,7 @@ class Rollouts:
         return tuple(count(present, devices, members.get))
 
     async def unfinished(self, leases: Leases | None = None) -> list[tuple[str, str]]:
-        """Return (account, id) of every rollout that has not ended, and that no other living node drives.
+        """Return (account, id) of every rollout that is not finished, and that no other living node drives.
 
         Aborts those whose kept image is gone: a process was stopped after it had stored the rollout, and before it
         looked whether the image is kept.
@@ -244,7 +244,7 @@ class Rollouts:
 
     async def _abort_if_lost(self, account: str, id: str) -> None:
         present = await self.get(account, id)
-        if present.blob is None or await self.blobs.size(blob_key(account, present.blob)) is not None:
+        if present.ended or present.blob is None or await self.blobs.size(blob_key(account, present.blob)) is not None:
             return
         await self.abort(account, id)
         _log.warning("the rollout %s of %s is aborted: its image was removed", id, account)
@@ -280,21 +280,18 @@ class Rollouts:
             changed = rollout.advance(record.value, request, now=now)
             if changed is record.value:
                 raise Conflict(f"the rollout {id!r} is {changed.state}, it cannot be {wanted}")
+            changed = attrs.evolve(changed, unannounced=())  # what came before this state need not be sent any more
             try:
                 await self.records.put(scoped(account, id), changed, expected=record.version)
             except VersionConflict:
                 await race.lost()
                 continue
-            await self.notify_state(account, changed)
+            await self.notify(account, changed.state, changed)
             return changed
 
-    async def notify_state(self, account: str, changed: Rollout) -> None:
-        """Notify subscribers of the state that was stored."""
-        await self.feed.emit(account, f"rollout.{changed.state}", changed.id, _json.encode(describe(changed)))
-
-    async def notify_phase(self, account: str, changed: Rollout) -> None:
-        """Notify subscribers that the next phase has begun."""
-        await self.feed.emit(account, "rollout.phase", changed.id, _json.encode(describe(changed)))
+    async def notify(self, account: str, name: str, changed: Rollout) -> None:
+        """Notify subscribers of what was stored: a state, or that the next ``phase`` has begun."""
+        await self.feed.emit(account, f"rollout.{name}", changed.id, _json.encode(describe(changed)))
 
     async def notify_progress(self, account: str, changed: Rollout) -> None:
         """Notify subscribers of the number of devices with each outcome."""
