@@ -123,6 +123,14 @@ from mdashcore.documents.rollouts import (
     RolloutQuery,
     WindowDocument,
 )
+from mdashcore.documents.series import (
+    MAX_SERIES,
+    GapDocument,
+    PointDocument,
+    SeriesDocument,
+    SeriesOfPlace,
+    SeriesQuery,
+)
 from mdashcore.documents.updates import (
     ImageDocument,
     PastUpdateDocument,
@@ -136,6 +144,7 @@ __all__ = [
     "MAX_FIRMWARE_DEVICES",
     "MAX_MEMBERS_PAGE",
     "MAX_RESULTS_PAGE",
+    "MAX_SERIES",
     "AcceptedShadow",
     "AccountName",
     "AccountUse",
@@ -179,6 +188,7 @@ __all__ = [
     "FleetRollout",
     "FleetUpdates",
     "FrameDocument",
+    "GapDocument",
     "HealthDocument",
     "ImageDocument",
     "ImageForm",
@@ -212,6 +222,7 @@ __all__ = [
     "PastUpdateDocument",
     "PhaseDocument",
     "PlanDocument",
+    "PointDocument",
     "ReadinessChecks",
     "ReadinessDocument",
     "RefusedDevice",
@@ -220,6 +231,9 @@ __all__ = [
     "RolloutForm",
     "RolloutQuery",
     "SavedFilterDocument",
+    "SeriesDocument",
+    "SeriesOfPlace",
+    "SeriesQuery",
     "ServiceDocument",
     "SessionDocument",
     "ShadowDocument",

@@ -72,7 +72,7 @@ class Feed:
         self._gauges: dict[str, _Gauge] = {}
         self._orders: dict[str, DeliveryOrder] = {}
         self.events: EventLog = EventLog(logs)
-        self._reader = NotificationReader(logs, self.events)
+        self.reader: NotificationReader = NotificationReader(logs, self.events)
 
     async def emit(
         self, account: str, name: str, device: str, data: bytes | None = None, *, append: AppendEvent | None = None
@@ -175,7 +175,7 @@ class Feed:
 
     async def page(self, account: str, start: int) -> list[FeedItem]:
         """Return the next stored notifications from an offset on, about 64 KiB of them; none at the end."""
-        return await self._reader.page(account, start)
+        return await self.reader.page(account, start)
 
     async def query(self, account: str, query: LogQuery) -> list[bytes]:
         """Return the frames that a query selects, oldest first."""
@@ -187,7 +187,7 @@ class Feed:
         Args:
             pause: awaited between two reads of the log, so that others may have their turn.
         """
-        return self._reader.select(account, query, pause)
+        return self.reader.select(account, query, pause)
 
 
 class _Gauge:

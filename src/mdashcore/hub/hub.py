@@ -29,6 +29,7 @@ from mdashcore.hub.records.contention import AnyioSignal, Contention, Signal
 from mdashcore.hub.registry import CreatedDevice, Registry
 from mdashcore.hub.rollouts.service import Rollouts
 from mdashcore.hub.saved_filters import SavedFilters
+from mdashcore.hub.series_reader import SeriesReader
 from mdashcore.hub.sessions import Sessions
 from mdashcore.hub.shadows import Shadows
 from mdashcore.hub.updates.service import Updates
@@ -63,6 +64,7 @@ class Hub:
         shadows: the shadow of each device: read and updated.
         presence: which device is connected, to which node, and since when.
         feed: notifications: emitted, read, and delivered to subscribers.
+        series: what a device has reported over time.
         updates: the newest firmware update of each device, and the ended ones before it.
         rollouts: images for many devices.
         firmware: the library of images that are kept for updates and rollouts.
@@ -162,6 +164,9 @@ class Hub:
         )
         self.saved_filters: SavedFilters = SavedFilters(documents, contention=contention)
         self.presence: Presence = Presence(documents, now=now, contention=contention)
+        self.series: SeriesReader = SeriesReader(
+            backend.logs, self.feed.reader, self.presence, now=now, monotonic=monotonic
+        )
         self.nodes: Nodes = Nodes(documents, now=now)
         self.shadows: Shadows = Shadows(
             documents,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Final
 
 import attrs
@@ -16,7 +17,7 @@ from mdashcore import _json, notifications
 from mdashcore.hub.event_log import EventLog, StoredEvent
 from mdashcore.hub.feed_item import FeedItem
 from mdashcore.hub.pausing import Pause, never_pause
-from mdashcore.hub.records.logs import LOG_PAGE, LOG_PAGE_BYTES, PAGE_STEP, READ_STEP
+from mdashcore.hub.records.logs import LOG_PAGE, LOG_PAGE_BYTES, PAGE_STEP, READ_STEP, newest_first
 from mdashcore.storage import LogEntry, LogStore
 
 __all__ = ["MAX_RESULTS", "LogQuery", "NotificationReader", "log_name"]
@@ -75,7 +76,7 @@ class NotificationReader:
                 page = _up_to(await self._events.oldest(account, start, first), LOG_PAGE_BYTES)
                 if page:
                     break
-            sound = [entry for entry in entries if self._head(account, entry) is not None]
+            sound = [entry for entry in entries if self.head(account, entry) is not None]
             page += [FeedItem(entry.offset, _frame(entry)) for entry in sound]
             size += sum(len(entry.body) for entry in sound)
             if len(entries) < step:
@@ -127,15 +128,14 @@ class NotificationReader:
         Keeps only offsets, because their frames may have many megabytes.
         """
         found: deque[int] = deque(maxlen=number)
-        while len(found) < number and end > start:
-            first = max(start, end - READ_STEP)
-            entries = await self._between(account, first, end)
-            selected = self._selected(account, query, entries)
-            found.extendleft(entry.offset for entry in reversed(selected[len(found) - number :]))
-            end = entries[0].offset if entries else end
-            if end > first:
-                break  # older notifications are not kept
-            await pause()
+        async with aclosing(newest_first(self._logs, log_name(account), start, end)) as pieces:
+            async for entries in pieces:
+                selected = self._selected(account, query, entries)
+                found.extendleft(entry.offset for entry in reversed(selected[len(found) - number :]))
+                end = entries[0].offset
+                if len(found) == number:
+                    return list(found)
+                await pause()
         while len(found) < number and end > start and (events := await self._events.newest(account, start, end)):
             offsets = [offset for offset, frame in events if query.selects(notifications.head(frame))]
             found.extendleft(reversed(offsets[len(found) - number :]))
@@ -144,7 +144,7 @@ class NotificationReader:
         return list(found)
 
     def _selected(self, account: str, query: LogQuery, entries: Sequence[LogEntry]) -> list[LogEntry]:
-        heads = [(self._head(account, entry), entry) for entry in entries]
+        heads = [(self.head(account, entry), entry) for entry in entries]
         return [entry for head, entry in heads if head is not None and query.selects(head)]
 
     async def _read(self, account: str, start: int, limit: int) -> tuple[Sequence[LogEntry], int]:
@@ -157,16 +157,8 @@ class NotificationReader:
             return entries, entries[0].offset if entries else end
         return entries, entries[0].offset if entries else start
 
-    async def _between(self, account: str, first: int, end: int) -> list[LogEntry]:
-        """Return the stored entries from one offset to before another."""
-        found: list[LogEntry] = []
-        while first < end and (entries := await self._logs.read(log_name(account), first, end - first)):
-            found += [entry for entry in entries if entry.offset < end]
-            first = entries[-1].offset + 1
-        return found
-
-    def _head(self, account: str, entry: LogEntry) -> notifications.Head | None:
-        """Return the head of an entry, or `None` if it is damaged. Logs a damaged entry once; the others are kept."""
+    def head(self, account: str, entry: LogEntry) -> notifications.Head | None:
+        """Return the head of an entry, or `None` if it is damaged. Logs a damaged entry once."""
         damage = entry.damage
         if damage is None:
             try:

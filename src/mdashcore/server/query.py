@@ -15,7 +15,7 @@ MAX_PARAMETERS: Final = 32  # of a query: 16 terms of a filter and 16 places
 ACCESS_TOKEN: Final = "access_token"  # noqa: S105 - a parameter's name
 """Known at every endpoint."""
 
-REPEATABLE_NAMES: Final = frozenset({"filter", "place"})
+REPEATABLE_NAMES: Final = frozenset({"filter", "path", "place"})
 
 
 def parse_query(query: str, *, errors: str = "strict") -> list[tuple[str, str]]:

@@ -26,6 +26,8 @@ from mdashcore.trio.node import Node
 
 __all__ = ["Service", "ServiceSettings"]
 
+MAX_LOG_PASSES: Final = 16  # passes over whole logs at the same time: those of four accounts, a fifth of a second each
+
 _NUMBER: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9}")
 
 _log = logging.getLogger(__name__)
@@ -139,6 +141,7 @@ class Service:
         self.lists: InFlight = InFlight("lists", limits.lists, "lists")
         self.uploads: InFlight = InFlight("uploads", limits.uploads, "uploads")
         self._devices_uploaded: set[DeviceKey] = set()
+        self._log_passes = 0
 
     async def ensure_user(self, name: str, password: str, *, admin: bool = False) -> bool:
         """Create an account if it is missing. Returns whether it was.
@@ -205,6 +208,21 @@ class Service:
             finally:
                 if key is not None:
                     self._devices_uploaded.discard(key)
+
+    @contextmanager
+    def reading_log(self) -> Iterator[None]:
+        """Count a pass over an account's stored notifications as long as the context lasts, beside the account's lists.
+
+        Raises:
+            Busy: the process has as many passes as it may have.
+        """
+        if self._log_passes >= MAX_LOG_PASSES:
+            raise Busy(f"{MAX_LOG_PASSES} passes over stored notifications are going on")
+        self._log_passes += 1
+        try:
+            yield
+        finally:
+            self._log_passes -= 1
 
     async def use(self, account: str) -> dict[str, int]:
         """Return the account's use of each of its limits, by name, of the store and of this process."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Final
 
-from mdashcore.storage import LogStore
+from mdashcore.storage import LogEntry, LogStore
 
-__all__ = ["LOG_PAGE", "LOG_PAGE_BYTES", "PAGE_STEP", "READ_STEP", "too_old"]
+__all__ = ["LOG_PAGE", "LOG_PAGE_BYTES", "PAGE_STEP", "READ_STEP", "newest_first", "too_old"]
 
 LOG_PAGE: Final = 500  # entries read in one step: bounds the memory of a reader, however much it asks for
 
@@ -32,3 +32,26 @@ async def too_old(logs: LogStore, log: str, oldest: float) -> AsyncGenerator[int
             return
         if sum(len(entry.body) for entry in entries) < LOG_PAGE_BYTES:
             step = min(2 * step, READ_STEP)
+
+
+async def newest_first(logs: LogStore, log: str, start: int, end: int) -> AsyncGenerator[list[LogEntry], None]:
+    """Yield the entries with `start` <= offset < `end` in pieces, the newest piece first; each in the order of offsets.
+
+    Ends at the oldest entry that is kept. Entries that are trimmed meanwhile are left out.
+    """
+    while end > start:
+        first = max(start, end - READ_STEP)
+        entries = await _between(logs, log, first, end)
+        if entries:
+            yield entries
+        if not entries or entries[0].offset > first:
+            return  # older entries are not kept
+        end = first
+
+
+async def _between(logs: LogStore, log: str, first: int, end: int) -> list[LogEntry]:
+    found: list[LogEntry] = []
+    while first < end and (entries := await logs.read(log, first, end - first)):
+        found += [entry for entry in entries if entry.offset < end]
+        first = entries[-1].offset + 1
+    return found

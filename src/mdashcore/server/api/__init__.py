@@ -21,6 +21,7 @@ from mdashcore.server.api import (
     metrics,
     rollouts,
     rpc,
+    series,
     service,
     sessions,
     shadow,
@@ -36,6 +37,7 @@ __all__ = ["API_ENDPOINTS"]
 _MODULES: Final = (
     fleet,
     devices,
+    series,
     tags,
     filters,
     rpc,
