@@ -45,6 +45,7 @@ PAGES = {
         "mdashcore.filters": "The grammar of [filters](../filters.md).",
         "mdashcore.filter_completion": "What a person can type next in a filter.",
         "mdashcore.selection": "Selections of devices: the terms of a filter, applied.",
+        "mdashcore.series": "Values over time: in buckets, with the gaps in which the device was offline.",
         "mdashcore.tags": "The [tags](../rest_api.md#tags) of devices.",
         "mdashcore.firmware": "Firmware images: read, checked and written.",
         "mdashcore.notifications": "The names and the form of [notifications](../notifications.md).",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mdashcore.hub import Hub
-from mdashcore.hub.series_reader import SeriesQuery
+from mdashcore.hub.series_reader import SeriesRequest
 from mdashcore.identity import DeviceKey
 from mdashcore.storage import open_backend
 
@@ -35,7 +35,7 @@ async def test_a_series_of_a_trimmed_log(url: str) -> None:
             await hub.shadows.update(LAMP, {"state": {"reported": {"t": number}}})
             await hub.shadows.update(DeviceKey("alice", "pump"), {"state": {"reported": {"t": -1}}})
         await backend.logs.trim("notifications/alice", 201)
-        found = await hub.series.read(LAMP, SeriesQuery({"t": ("t",)}, 10))
+        found = await hub.series.read(LAMP, SeriesRequest({"t": ("t",)}, 10))
         assert (found.start, found.end, found.is_complete) == (50.0, 150.0, True)
         kept = [(point.min, point.avg, point.max, point.count) for point in found.points["t"]]
         assert kept[0] == (50.0, 54.0, 58.0, 9)  # the report of second 50 is gone, the one of the pump is kept

@@ -10,7 +10,7 @@ from mdash_backends.memory import MemoryBlobs, MemoryBus, MemoryDocuments, Memor
 from mdashcore import _json
 from mdashcore.hub import Hub, series_reader
 from mdashcore.hub.notification_reader import log_name
-from mdashcore.hub.series_reader import SeriesQuery
+from mdashcore.hub.series_reader import SeriesRequest
 from mdashcore.identity import DeviceKey
 from mdashcore.notifications import Notification
 from mdashcore.storage import Backend, LogEntry
@@ -83,7 +83,7 @@ def test_a_series_law(tools, make_hub, log, step, keep, damaged, points):
         tools.run(logs.append(log_name("alice"), float(time), [stored]))
     tools.run(logs.trim(log_name("alice"), keep))
     logs.damaged = damaged
-    query = SeriesQuery({"t": ("t",)}, points, 900.0, 1000.0)
+    query = SeriesRequest({"t": ("t",)}, points, 900.0, 1000.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mdashcore.hub.records.logs.READ_STEP", step)
         found = tools.run(hub.series.read(LAMP, query))
@@ -113,7 +113,7 @@ def append(tools, logs, time, name, data=None, device="lamp"):
 def test_all_that_is_stored(tools, make_hub):
     """Without a range it goes from the oldest notification to now, and says what was read; of an empty log, an hour."""
     hub, logs = make_hub()
-    query = SeriesQuery({"t": ("t",)}, 10)
+    query = SeriesRequest({"t": ("t",)}, 10)
     found = tools.run(hub.series.read(LAMP, query))
     assert (found.start, found.end, found.read_from, found.is_complete) == (-2600.0, 1000.0, None, True)
     append(tools, logs, 500, "created")
@@ -130,7 +130,7 @@ def test_of_the_time_before_the_log_no_gap_is_told(tools, make_hub):
     """Nothing is known of it."""
     hub, logs = make_hub()
     append(tools, logs, 990, "online")
-    found = tools.run(hub.series.read(LAMP, SeriesQuery({"t": ("t",)}, 10, 0.0, 1000.0)))
+    found = tools.run(hub.series.read(LAMP, SeriesRequest({"t": ("t",)}, 10, 0.0, 1000.0)))
     assert (found.read_from, found.gaps) == (990.0, [])
 
 
@@ -145,7 +145,7 @@ def test_a_pass_has_bounds(tools, make_hub, monkeypatch, bound):
     monkeypatch.setattr(series_reader, "MAX_PASS_ENTRIES", 100 if bound == "entries" else 1000)
     monkeypatch.setattr(series_reader, "MAX_OLD_RUN", 30 if bound == "old" else 1000)
     start = 850.0 if bound == "old" else 0.0
-    found = tools.run(hub.series.read(LAMP, SeriesQuery({"t": ("t",)}, 1, start, 1000.0)))
+    found = tools.run(hub.series.read(LAMP, SeriesRequest({"t": ("t",)}, 1, start, 1000.0)))
     assert found.points["t"][0].max == 599
     assert found.is_complete == (bound == "old")
     assert found.read_from == {"entries": 772.0, "time": 644.0, "old": 772.0}[bound]

@@ -43,6 +43,7 @@ _PLACES: Final[Mapping[str, CommandPlace]] = MappingProxyType(
         "ota": CommandPlace("mdashcore.cli.ota", "Update a device's firmware over the air."),
         "rollout": CommandPlace("mdashcore.cli.rollout", "Roll out firmware to many devices."),
         "serve": CommandPlace("mdashcore.cli.serve", "Run the server until Ctrl-C or SIGTERM."),
+        "series": CommandPlace("mdashcore.cli.series", "Show what a device has reported over time."),
         "shadow": CommandPlace("mdashcore.cli.call", "Show what a device reports, and set what it should be."),
         "store": CommandPlace("mdashcore.cli.store", "Check, move and save the data of a service."),
         "tags": CommandPlace("mdashcore.cli.tags", "Set and remove tags of your devices."),

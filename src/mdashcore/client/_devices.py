@@ -14,6 +14,7 @@ from mdashcore.documents import (
     DevicePart,
     FleetDocument,
     RegisteredDevice,
+    SeriesDocument,
     TagPatch,
     TagsChanged,
 )
@@ -74,6 +75,26 @@ class DeviceRequests(Resource):
     async def device(self, id: str) -> DeviceDocument:
         """Return a device. Raises `NotFound`."""
         return cast(DeviceDocument, await self._http.fetch("GET", "devices", id))
+
+    async def series(
+        self,
+        device: str,
+        *paths: str,
+        start: float | None = None,
+        end: float | None = None,
+        points: int | None = None,
+    ) -> SeriesDocument:
+        """Return what a device has reported over time. Raises `NotFound`.
+
+        Args:
+            paths: places of `reported`, such as ``sensors.t``; up to 16.
+            start: Unix seconds; without it all that is stored.
+            end: Unix seconds; without it now.
+            points: into how many parts of equal length the time is divided, up to 2000.
+        """
+        wanted = {"path": paths, "from": _text(start), "to": _text(end), "points": _text(points)}
+        query = {name: value for name, value in wanted.items() if value is not None}
+        return cast(SeriesDocument, await self._http.fetch("GET", "devices", device, "series", query=query))
 
     async def create_device(
         self, id: str | None = None, *, name: str | None = None, tags: TagPatch = None
@@ -137,3 +158,7 @@ class DeviceRequests(Resource):
     async def remove_device(self, id: str) -> None:
         """Remove a device. Its token and its connection end immediately. Raises `NotFound`."""
         await self._http.request("DELETE", "devices", id)
+
+
+def _text(number: float | None) -> str | None:
+    return None if number is None else repr(number)

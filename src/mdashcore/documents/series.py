@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Required, TypedDict
+from typing import Annotated, Final, TypedDict
 
 from mdashcore.documents._members import member
 from mdashcore.series import MAX_POINTS
@@ -14,16 +14,14 @@ MAX_SERIES: Final = 16  # places of a request: as many as the metrics have, and 
 SeriesQuery = TypedDict(
     "SeriesQuery",
     {
-        "path": Required[
-            Annotated[
-                list[str],
-                member(
-                    "a place of `reported`, such as `sensors.t`; `reported.` may stand before it. Up to 16. "
-                    "`\\.` is a dot that belongs to a key",
-                    min_length=1,
-                    max_length=MAX_SERIES,
-                ),
-            ]
+        "path": Annotated[
+            list[str],
+            member(
+                "a place of `reported`, such as `sensors.t`; `reported.` may stand before it. 1 to 16 of them. "
+                "`\\.` is a dot that belongs to a key",
+                min_length=1,
+                max_length=MAX_SERIES,
+            ),
         ],
         "from": Annotated[str, member("the begin, as Unix seconds or RFC 3339; without it all that is stored")],
         "to": Annotated[str, member("the end, written in the same way; without it now")],

@@ -59,8 +59,8 @@ class AccountLimits:
     """Notification sockets: the dashboards and programs of a large company. Each has 64 KB in memory at most."""
 
     lists: int = _per_process(4)
-    """Long lists (of devices, notifications, a rollout's members, a backup) that are being answered at the same time:
-    each takes a part of a core until it is read."""
+    """Long lists (of devices, notifications, values over time, a rollout's members, a backup) that are being answered
+    at the same time: each takes a part of a core until it is read."""
 
 
 def is_per_process(name: str) -> bool:

@@ -23,16 +23,13 @@ from mdashcore.identity import DeviceKey
 from mdashcore.series import Gap, Point, PresenceEvent, Series, gaps, number_at
 from mdashcore.storage import LogEntry, LogStore
 
-__all__ = ["SeriesQuery", "SeriesReader", "StoredSeries"]
+__all__ = ["SeriesReader", "SeriesRequest", "StoredSeries"]
 
 MAX_PASS_ENTRIES: Final = 2**17  # notifications read for a series: more than the log of an account keeps
 
 MAX_PASS_TIME: Final = 5.0  # seconds for a series: a person waits for the plot
 
-MAX_OLD_RUN: Final = (
-    1_000  # notifications before the range, one after the other, after which the pass ends: a clock that
-)
-# was set back for a while hides no newer ones
+MAX_OLD_RUN: Final = 1_000  # notifications in a row before the range that end a pass: a clock set back hides fewer
 
 DEFAULT_RANGE: Final = 3_600.0  # seconds of a series of all that is stored, if nothing is
 
@@ -41,29 +38,29 @@ _PRESENCE: Final = frozenset(
 )
 
 
-class _State(msgspec.Struct, gc=False):
+class _ReportedState(msgspec.Struct, gc=False):
     reported: msgspec.Raw = msgspec.Raw()
 
 
-class _Shadow(msgspec.Struct, gc=False):
-    state: _State
+class _UpdatedShadow(msgspec.Struct, gc=False):
+    state: _ReportedState
 
 
-class _Data(msgspec.Struct, gc=False):
-    shadow: _Shadow | None = None
+class _UpdateData(msgspec.Struct, gc=False):
+    shadow: _UpdatedShadow | None = None
 
 
 class _Updated(msgspec.Struct, gc=False):
     """A stored notification `updated`, of which the reported values are read alone."""
 
-    data: _Data
+    data: _UpdateData
 
 
 _read_updated: Callable[[bytes], _Updated] = msgspec.json.Decoder(_Updated).decode
 
 
 @attrs.frozen
-class SeriesQuery:
+class SeriesRequest:
     """The values that are asked for."""
 
     places: Mapping[str, Sequence[str]]
@@ -114,7 +111,7 @@ class SeriesReader:
         self._now = now
         self._monotonic = monotonic
 
-    async def read(self, key: DeviceKey, query: SeriesQuery, pause: Pause = never_pause) -> StoredSeries:
+    async def read(self, key: DeviceKey, query: SeriesRequest, pause: Pause = never_pause) -> StoredSeries:
         """Return what a device has reported.
 
         Args:

@@ -10,6 +10,7 @@ from quart import Response, current_app, g, request
 from mdashcore import _json
 from mdashcore._checked import check_members
 from mdashcore._errors import InvalidInput
+from mdashcore._moments import parse_moment
 from mdashcore.identity import DeviceKey
 from mdashcore.server.auth import Principal
 from mdashcore.server.endpoints import Endpoint, members_of
@@ -24,6 +25,7 @@ __all__ = [
     "device_key",
     "members",
     "principal",
+    "query_time",
     "raw_body",
     "service",
     "time_text",
@@ -102,6 +104,21 @@ def whole_number(name: str, low: int, high: int) -> int | None:
     if not (text.isascii() and text.isdigit() and len(text) <= 10 and low <= int(text) <= high):
         raise InvalidInput(f"{name} is an integer from {low} to {high}")
     return int(text)
+
+
+def query_time(name: str) -> float | None:
+    """Return a parameter of the query that is a time, in Unix seconds; `None` if the query does not have it.
+
+    Raises:
+        InvalidInput: it is neither a number nor RFC 3339, or no time from 1970 to 9999.
+    """
+    text = request.args.get(name)
+    if text is None:
+        return None
+    try:
+        return parse_moment(text)
+    except InvalidInput as exc:
+        raise InvalidInput(f"{name}: {exc}") from None
 
 
 def time_text(seconds: float | None) -> str | None:

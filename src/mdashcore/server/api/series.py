@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator
-from datetime import datetime
-from math import isfinite
 from typing import Final
 from urllib.parse import quote
 
@@ -15,12 +13,11 @@ from mdashcore import _json
 from mdashcore._errors import InvalidInput
 from mdashcore.documents import MAX_SERIES, DeviceId, SeriesDocument, SeriesQuery
 from mdashcore.filters import parse_place
-from mdashcore.hub import series_reader
-from mdashcore.hub.series_reader import StoredSeries
+from mdashcore.hub.series_reader import SeriesRequest, StoredSeries
 from mdashcore.identity import DeviceKey
 from mdashcore.series import MAX_POINTS
 from mdashcore.server.api._lists import send_pieces
-from mdashcore.server.api._request import device_key, principal, service, time_text, whole_number
+from mdashcore.server.api._request import device_key, principal, query_time, service, time_text, whole_number
 from mdashcore.server.csv_text import CSV_TYPE, csv_line
 from mdashcore.server.endpoints import API, Routes
 from mdashcore.server.service import Service
@@ -30,8 +27,6 @@ routes: Routes = Routes(f"{API}/devices", id=DeviceId)
 
 DEFAULT_POINTS: Final = 300  # of a plot: one for each two pixels
 
-_MAX_TIME: Final = 253_402_300_799.0  # Unix seconds of the last second of the year 9999, which RFC 3339 can write
-
 _SECTION: Final = "reported."
 
 
@@ -40,7 +35,7 @@ async def get_series(id: str) -> Response:
     """Answer with what the device has reported over time: of each place the smallest, mean and largest value in each
     part of the time, and the gaps in which the device was offline. With ``format=csv`` the answer is CSV.
     """
-    query = series_reader.SeriesQuery(
+    query = SeriesRequest(
         places=_places(request.args.getlist("path")),
         points=whole_number("points", 1, MAX_POINTS) or DEFAULT_POINTS,
         start=query_time("from"),
@@ -62,31 +57,6 @@ def _places(texts: list[str]) -> dict[str, tuple[str, ...]]:
     return {text: parse_place(text if text.startswith(_SECTION) else _SECTION + text)[1:] for text in texts}
 
 
-def query_time(name: str) -> float | None:
-    """Return a parameter of the query that is a time, in Unix seconds; `None` if the query does not have it.
-
-    Raises:
-        InvalidInput: it is neither a number nor RFC 3339, or no time from 1970 to 9999.
-    """
-    text = request.args.get(name)
-    if text is None:
-        return None
-    try:
-        time = float(text) if text[:5].replace(".", "").isdecimal() else _from_rfc_3339(text)
-    except (ValueError, OverflowError):
-        raise InvalidInput(f"{name} is a time in Unix seconds, or as 2026-12-31T23:59:59Z") from None
-    if not (isfinite(time) and 0 <= time <= _MAX_TIME):
-        raise InvalidInput(f"{name} is a time from 1970 to 9999")
-    return time
-
-
-def _from_rfc_3339(text: str) -> float:
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ValueError("no offset from UTC")
-    return moment.timestamp()
-
-
 def _wants_csv() -> bool:
     form = request.args.get("format")
     if form is None:
@@ -97,7 +67,7 @@ def _wants_csv() -> bool:
 
 
 async def _answer(
-    service: Service, key: DeviceKey, query: series_reader.SeriesQuery, pace: Pace, *, as_csv: bool
+    service: Service, key: DeviceKey, query: SeriesRequest, pace: Pace, *, as_csv: bool
 ) -> AsyncGenerator[bytes, None]:
     """Yield the answer. All reading is done in here: it counts as one of the account's lists."""
     await service.hub.registry.get(key)
