@@ -25,7 +25,7 @@ OTHER_FOLDERS = {"cli", "client", "testing", "virtual_device"}  # clients and te
 NOT_LIMITS = {"FRAME_TOO_LARGE", "TOO_MANY_REQUESTS", "ARCHIVE_VERSION", "FILTER_GRAMMAR"}  # numbers of protocols and formats
 
 SETTINGS = (
-    "mdashcore._connection.ConnectionLimits",
+    "mdashcore._connection_limits.ConnectionLimits",
     "mdashcore.shadow.ShadowLimits",
     "mdashcore.firmware.FirmwareLimits",
     "mdashcore.ota._values.Options",
@@ -105,7 +105,7 @@ def _explained_elsewhere(lines: list[str], line: int) -> bool:
 def _short(path: str) -> str:
     """Return a path without the package, and a name that the package exports without its module."""
     short = path.removeprefix("mdashcore.")
-    return short.removeprefix("_connection.") if short.startswith("_connection.Connection") else short
+    return short.removeprefix("_connection_limits.")
 
 
 def _cell(text: str) -> str:

@@ -49,7 +49,8 @@ from mdashcore._errors import (
 
 if TYPE_CHECKING:
     from mdashcore import firmware, jsonrpc, ota, storage
-    from mdashcore._connection import Connection, ConnectionLimits
+    from mdashcore._connection import Connection
+    from mdashcore._connection_limits import ConnectionLimits
     from mdashcore._events import (
         CallTimedOut,
         ConnectionClosed,
@@ -75,7 +76,7 @@ else:  # hidden from type checkers, because it would make them accept any name
 
 _PLACES: Final = {
     "Connection": "_connection",
-    "ConnectionLimits": "_connection",
+    "ConnectionLimits": "_connection_limits",
     "CallTimedOut": "_events",
     "ConnectionClosed": "_events",
     "Event": "_events",

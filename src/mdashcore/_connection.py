@@ -8,13 +8,12 @@ Both ends use the same class. A transport does four things: it gives every recei
 from __future__ import annotations
 
 import heapq
-import re
 from typing import Final
 
-import attrs
-
-from mdashcore import _json, jsonrpc
-from mdashcore._checked import checked, whole
+from mdashcore import jsonrpc
+from mdashcore._batch import BatchAnswer
+from mdashcore._call_ids import call_id
+from mdashcore._connection_limits import ConnectionLimits
 from mdashcore._decoding import as_frame
 from mdashcore._errors import (
     AnswerTooLarge,
@@ -44,7 +43,7 @@ from mdashcore._messages import MAX_ID
 from mdashcore._salvage import END_SIZE, salvage
 from mdashcore.jsonrpc import ErrorObject, Invalid, RawJson, Request, Response
 
-__all__ = ["Connection", "ConnectionLimits"]
+__all__ = ["Connection"]
 
 TOO_MANY_REQUESTS: Final = 429  # the code with which Mongoose OS devices refuse a request when their own queue is full
 
@@ -60,52 +59,6 @@ _BROKEN: Final = {
 SHOWN_BYTES: Final = 128  # bytes of a rejected frame that are kept, so that an operator can see how it begins
 
 _NOT_READING: Final = "the peer sends requests and does not read the answers"
-
-
-@attrs.frozen(field_transformer=checked)
-class ConnectionLimits:
-    """The bounds of one connection. Each is far above what a healthy peer needs."""
-
-    max_frame: int = 2**17
-    """Bytes of one frame, in and out: AWS IoT's message limit; a firmware chunk is far below."""
-
-    max_answer: int = 2**17
-    """Bytes of a frame that answers a call of this side. It may be more than `max_frame`."""
-
-    max_calls: int = 256
-    """Calls waiting for an answer. A Mongoose device queues 25 frames."""
-
-    max_requests: int = 64
-    """Requests of the peer not yet answered. One more is answered with error 429."""
-
-    max_events: int = 1024
-    """Events not yet returned by `events()`. Only an embedder that never calls `events()` reaches this."""
-
-    max_outbox: int = 2**20
-    """Bytes not yet returned by `data_to_send()`. A peer that is so far behind does not read. Calls then raise `Busy`,
-    and a frame of the peer that needs an answer closes the connection.
-    """
-
-    max_corrections: int = attrs.field(default=8, validator=whole(0))
-    """Unreadable frames that are answered with an error. After so many a developer has seen the error, and a peer that
-    answers errors with more garbage must not keep the two sides busy.
-    """
-
-    @property
-    def max_message(self) -> int:
-        """The size in bytes of the largest frame that a transport has to let through."""
-        return max(self.max_frame, self.max_answer)
-
-
-class _Batch:
-    """The answers to one batch. They are sent together when the last one is there (section 6)."""
-
-    __slots__ = ("missing", "parts", "size")
-
-    def __init__(self) -> None:
-        self.missing = 0
-        self.parts: list[bytes] = []
-        self.size = 1  # bytes of the frame: each part adds a comma or the last bracket
 
 
 class Connection:
@@ -158,7 +111,7 @@ class Connection:
         self._calls: dict[int, str] = {}
         self._deadlines: list[tuple[float, int]] = []
         self._next_ref = 1
-        self._requests: dict[int, tuple[RawJson, _Batch | None]] = {}
+        self._requests: dict[int, tuple[RawJson, BatchAnswer | None]] = {}
         self._rejected = 0
         self._closed = False
 
@@ -210,8 +163,7 @@ class Connection:
             self._reject_invalid(message, data)
 
     def _receive_batch(self, members: list[jsonrpc.Message], data: bytes) -> None:
-        batch = _Batch()
-        batch.missing = 1  # held open until every member has been processed
+        batch = BatchAnswer(self.limits.max_frame)
         invalid: Invalid | None = None
         for member in members:
             if isinstance(member, Invalid):
@@ -266,13 +218,13 @@ class Connection:
             if id_ is not None and len(id_) <= MAX_ID:
                 self._correct(jsonrpc.encode_error(id_, ErrorObject(FRAME_TOO_LARGE, f"a frame of {reason}")), None)
         elif id_ is not None:
-            self._end_call(_call_id(id_), error)
+            self._end_call(call_id(id_), error)
         elif kind == TOO_LARGE:
             for call in tuple(self._calls):
                 self._end_call(call, error)
         self._reject(kind, reason, size, head)
 
-    def _receive_request(self, request: Request, batch: _Batch | None) -> None:
+    def _receive_request(self, request: Request, batch: BatchAnswer | None) -> None:
         id_ = request.id
         if id_ is None:
             self._emit(NotificationReceived(request.method, request.params))
@@ -290,8 +242,8 @@ class Connection:
             batch.missing += 1
         self._emit(RequestReceived(ref, request.method, request.params))
 
-    def _receive_response(self, response: Response, batch: _Batch | None) -> Invalid | None:
-        id_ = _call_id(response.id)
+    def _receive_response(self, response: Response, batch: BatchAnswer | None) -> Invalid | None:
+        id_ = call_id(response.id)
         method = None if id_ is None else self._calls.get(id_)
         if id_ is None or method is None:
             # A response to a call that is unknown, late or abandoned is ignored, or two peers could answer each other
@@ -307,21 +259,21 @@ class Connection:
         del self._calls[id_]  # only now: if the inbox is full, ConnectionClosed names this call
         return None
 
-    def _receive_invalid(self, message: Invalid, batch: _Batch | None) -> None:
+    def _receive_invalid(self, message: Invalid, batch: BatchAnswer | None) -> None:
         """Answer a message that was meant as a request, or end the call that it was meant to answer."""
         if message.is_request:
             self._correct(jsonrpc.encode_error(message.id, message.error), batch)
         elif message.id is None:
             self._correct(jsonrpc.encode_error(None, message.error), batch)
         else:
-            self._end_call(_call_id(message.id), InvalidAnswer(f"the answer cannot be read: {message.error.message}"))
+            self._end_call(call_id(message.id), InvalidAnswer(f"the answer cannot be read: {message.error.message}"))
 
     def _end_call(self, id: int | None, error: InvalidAnswer) -> None:
         if id is not None and (method := self._calls.get(id)) is not None:
             self._emit(ResponseReceived(id, method, b"null", error))
             del self._calls[id]
 
-    def _correct(self, data: bytes, batch: _Batch | None) -> None:
+    def _correct(self, data: bytes, batch: BatchAnswer | None) -> None:
         """Answer an unreadable frame, as long as `max_corrections` is not reached."""
         if self._rejected < self.limits.max_corrections:
             self._answer(data, batch)
@@ -480,14 +432,14 @@ class Connection:
 
     # Inside
 
-    def _unanswered(self, ref: int) -> tuple[RawJson, _Batch | None] | None:
+    def _unanswered(self, ref: int) -> tuple[RawJson, BatchAnswer | None] | None:
         """Return id and batch of a request, or `None` after the connection has closed. Raises `LocalProtocolError`."""
         request = self._requests.get(ref)
         if request is None and not self._closed:
             raise LocalProtocolError(f"request {ref} is unknown, or answered already")
         return request
 
-    def _answer_request(self, ref: int, data: bytes, batch: _Batch | None) -> None:
+    def _answer_request(self, ref: int, data: bytes, batch: BatchAnswer | None) -> None:
         if batch is None:
             self._check_frame(len(data))
             del self._requests[ref]
@@ -498,7 +450,7 @@ class Connection:
             self._add_part(batch, data)
             self._finish_part(batch)
 
-    def _answer(self, data: bytes, batch: _Batch | None) -> None:
+    def _answer(self, data: bytes, batch: BatchAnswer | None) -> None:
         """Send an answer of the connection itself, or add it to its batch."""
         self._check_reader()
         if batch is None:
@@ -506,22 +458,13 @@ class Connection:
         else:
             self._add_part(batch, data)
 
-    def _add_part(self, batch: _Batch, data: bytes) -> None:
-        if batch.size + len(data) + 1 > self.limits.max_frame:  # the rest goes in another frame
-            self._flush(batch)
-        batch.parts.append(data)
-        batch.size += len(data) + 1
+    def _add_part(self, batch: BatchAnswer, answer: bytes) -> None:
+        if (frame := batch.add(answer)) is not None:
+            self._put(frame)
 
-    def _finish_part(self, batch: _Batch) -> None:
-        batch.missing -= 1
-        if batch.missing == 0:
-            self._flush(batch)
-
-    def _flush(self, batch: _Batch) -> None:
-        if batch.parts:
-            self._put(_json.json_array(batch.parts))
-        batch.parts = []
-        batch.size = 1
+    def _finish_part(self, batch: BatchAnswer) -> None:
+        if (frame := batch.finish_one()) is not None:
+            self._put(frame)
 
     def _check_room(self) -> None:
         if self._closed:
@@ -558,20 +501,3 @@ class Connection:
 def _check_time(what: str, time: float) -> None:
     if type(time) not in (int, float) or time != time:
         raise InvalidInput(f"{what} is a time on a monotonic clock, in seconds, not {time!r:.40}")
-
-
-def _call_id(raw: RawJson | None) -> int | None:
-    """Return an id as an int, also if the peer has made a string or a floating-point number of it."""
-    if raw is None:
-        return None
-    digits = raw.strip(b'"')
-    if digits.isdigit():
-        return int(digits)  # MAX_ID bounds the work
-    if _FLOAT.fullmatch(digits) is None or not (value := float(digits)).is_integer():
-        return None
-    return int(value) if b"e" not in digits.lower() or value < MAX_ROUNDED else None
-
-
-_FLOAT: Final = re.compile(rb"\d+(?:\.\d+)?(?:[eE][+-]?\d{1,2})?")
-
-MAX_ROUNDED: Final = 1_000_000  # C's "%g" writes an exponent from here on, with six digits: the id may be another

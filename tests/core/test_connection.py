@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from mdashcore import jsonrpc
-from mdashcore._connection import TOO_MANY_REQUESTS, Connection, ConnectionLimits
+from mdashcore._connection import TOO_MANY_REQUESTS, Connection
+from mdashcore._connection_limits import ConnectionLimits
 from mdashcore._errors import (
     AnswerTooLarge,
     Busy,

@@ -15,7 +15,7 @@ import trio
 from websockets.frames import Opcode
 
 from mdashcore import _json
-from mdashcore._connection import ConnectionLimits
+from mdashcore._connection_limits import ConnectionLimits
 from mdashcore.hub.feed import LogQuery
 from mdashcore.identity import DeviceKey
 from mdashcore.server.run import RunningServer

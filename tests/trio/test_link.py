@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdashcore import _json, jsonrpc
-from mdashcore._connection import Connection, ConnectionLimits
+from mdashcore._connection import Connection
+from mdashcore._connection_limits import ConnectionLimits
 from mdashcore._errors import (
     AnswerTooLarge,
     Busy,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from mdashcore import jsonrpc
-from mdashcore._connection import ConnectionLimits
+from mdashcore._connection_limits import ConnectionLimits
 from mdashcore._errors import InvalidInput
 from mdashcore.identity import Device
 from mdashcore.ota import Build

@@ -26,7 +26,8 @@ import trio
 import trio_websocket
 
 from mdashcore import jsonrpc
-from mdashcore._connection import Connection, ConnectionLimits
+from mdashcore._connection import Connection
+from mdashcore._connection_limits import ConnectionLimits
 from mdashcore._errors import DeviceOffline, InvalidInput, MdashError, RpcError, Unauthenticated
 from mdashcore._events import FrameRejected, RequestReceived
 from mdashcore.trio.background import Backoff

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import attrs
 
 from mdashcore._checked import checked, mapping, whole
-from mdashcore._connection import ConnectionLimits
+from mdashcore._connection_limits import ConnectionLimits
 from mdashcore.hub.deltas import MAX_DELTA_LIMIT, MIN_DELTA_LIMIT
 from mdashcore.trio.transport.skipped import MAX_SKIPPED
 

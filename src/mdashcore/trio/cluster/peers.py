@@ -13,7 +13,8 @@ import attrs
 import trio
 
 from mdashcore import _json, jsonrpc
-from mdashcore._connection import Connection, ConnectionLimits
+from mdashcore._connection import Connection
+from mdashcore._connection_limits import ConnectionLimits
 from mdashcore._errors import (
     STATUS,
     Busy,

@@ -10,7 +10,7 @@ import msgspec
 
 from mdashcore import notifications
 from mdashcore._checked import number
-from mdashcore._connection import ConnectionLimits
+from mdashcore._connection_limits import ConnectionLimits
 from mdashcore._errors import DeviceOffline, InvalidInput, MdashError, StorageError, TooLarge
 from mdashcore.hub import Hub
 from mdashcore.identity import DeviceKey

@@ -8,7 +8,8 @@ from typing import Final
 
 import trio
 
-from mdashcore._connection import Connection, ConnectionLimits
+from mdashcore._connection import Connection
+from mdashcore._connection_limits import ConnectionLimits
 from mdashcore._errors import Damaged, StorageError
 from mdashcore.hub import Hub
 from mdashcore.identity import Device, DeviceKey

@@ -10,7 +10,7 @@ from typing import Final
 
 import trio
 
-from mdashcore._connection import ConnectionLimits
+from mdashcore._connection_limits import ConnectionLimits
 from mdashcore.trio.transport.frames import FrameCodec
 from mdashcore.trio.transport.handshake import Handshake, HandshakeRequest, read_handshake
 from mdashcore.trio.transport.plain_handshake import PlainHandshake
