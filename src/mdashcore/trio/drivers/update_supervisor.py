@@ -9,7 +9,7 @@ notices by compare-and-set, or when it checks the device in turn.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from math import inf
@@ -18,7 +18,7 @@ from typing import Final
 import trio
 
 from mdashcore import ota
-from mdashcore._errors import Conflict, Damaged, MdashError, NotFound, VersionConflict
+from mdashcore._errors import Conflict, MdashError, NotFound
 from mdashcore.firmware import Image
 from mdashcore.hub import DeviceCaller, Hub
 from mdashcore.hub.leases import Leases
@@ -27,7 +27,9 @@ from mdashcore.hub.updates.service import CheckImage
 from mdashcore.identity import DeviceKey
 from mdashcore.ota import Update, UpdateState
 from mdashcore.trio.background import Background
+from mdashcore.trio.drivers.update_claims import UpdateClaims
 from mdashcore.trio.drivers.update_driver import MAX_DRIVER_EVENTS, UpdateDriver
+from mdashcore.trio.drivers.update_waiters import UpdateWaiters
 
 __all__ = ["UpdateSupervisor"]
 
@@ -79,7 +81,8 @@ class UpdateSupervisor:
         self._drivers: dict[DeviceKey, UpdateDriver] = {}
         self._pending: dict[DeviceKey, deque[ota.UpdateEvent]] = {}
         self._recheck: set[DeviceKey] = set()
-        self._waiters: defaultdict[DeviceKey, set[trio.Event]] = defaultdict(set)
+        self._waiters = UpdateWaiters()
+        self._claims = UpdateClaims(hub, leases, background, notify_node)
 
     # Requests
 
@@ -137,32 +140,18 @@ class UpdateSupervisor:
             NotFound: there is no update, or the device was removed.
             Conflict: another update has taken its place.
         """
-        changed = trio.Event()
-        with self._follow(key.account):
-            return await self._wait(key, until, id, changed)
 
-    async def _wait(
-        self, key: DeviceKey, until: Callable[[Update], bool], id: str | None, changed: trio.Event
-    ) -> Update:
-        try:
-            while True:
-                self._waiters[key].add(changed)
-                driver = self._drivers.get(key)
-                update = await self._hub.updates.get(key) if driver is None else driver.update
-                if update is None:
-                    raise NotFound(f"no update of {key.id!r} any more")
-                if id is not None and update.id != id:
-                    raise Conflict(f"another update of {key.id!r} has taken the place of this one")
-                if update.ended or until(update):
-                    return update
-                with trio.move_on_after(RELOAD_INTERVAL if driver is None else inf):
-                    await changed.wait()
-                self._waiters[key].discard(changed)
-                changed = trio.Event()
-        finally:
-            self._waiters[key].discard(changed)
-            if not self._waiters[key]:
-                del self._waiters[key]
+        async def check() -> Update | None:
+            driver = self._drivers.get(key)
+            update = await self._hub.updates.get(key) if driver is None else driver.update
+            if update is None:
+                raise NotFound(f"no update of {key.id!r} any more")
+            if id is not None and update.id != id:
+                raise Conflict(f"another update of {key.id!r} has taken the place of this one")
+            return update if update.ended or until(update) else None
+
+        with self._follow(key.account):
+            return await self._waiters.wait(key, check, lambda: inf if key in self._drivers else RELOAD_INTERVAL)
 
     def is_connected(self, key: DeviceKey) -> bool:
         """Return whether the device is connected to this node."""
@@ -191,7 +180,7 @@ class UpdateSupervisor:
         """Handle a notification ``ota.…`` of the device, from this node or another."""
         if name == _PROGRESS:
             return
-        self._wake(key)
+        self._waiters.wake(key)
         driver = self._drivers.get(key)
         if driver is not None:
             if name != f"ota.{driver.update.state}":  # else it is the driver's own notification
@@ -201,7 +190,7 @@ class UpdateSupervisor:
 
     def on_changed(self, key: DeviceKey) -> None:
         """Handle the message of another node that it has queued, changed or taken over the device's update."""
-        self._wake(key)
+        self._waiters.wake(key)
         if (driver := self._drivers.get(key)) is not None:
             driver.request_reload()
         else:
@@ -209,8 +198,7 @@ class UpdateSupervisor:
 
     def on_missed(self, account: str) -> None:
         """Read the awaited updates of an account again, because notifications may have been missed."""
-        for key in [key for key in self._waiters if key.account == account]:
-            self._wake(key)
+        self._waiters.wake_account(account)
 
     async def check(self, key: DeviceKey) -> None:
         """Look for an update of a connected device of which this node was not told. Raises `StorageError`."""
@@ -224,7 +212,7 @@ class UpdateSupervisor:
                 continue
             if key in self._connected:
                 await self._resume(key)
-            elif not await self._is_held(key) and key not in self._pending:
+            elif not await self._claims.is_held(key) and key not in self._pending:
                 self._pending[key] = deque(maxlen=MAX_DRIVER_EVENTS)
                 await self._load(key, self._pending[key])
 
@@ -240,25 +228,13 @@ class UpdateSupervisor:
         driver = self._drivers.pop(key, None)
         if driver is not None:
             driver.release()
-        self._wake(key)
+        self._waiters.wake(key)
 
     # Internals
 
-    async def _is_held(self, key: DeviceKey) -> bool:
-        """Return whether a living node holds the device, as far as is known."""
-        try:
-            holder = (await self._hub.presence.get(key)).node
-        except Damaged:
-            return False  # it is logged; should a node hold the device, that node keeps its update
-        return holder is not None and (self._leases is None or holder in await self._leases.alive())
-
     async def _is_held_here(self, key: DeviceKey) -> bool:
         """Return whether the device's newest connection is to this node, and not only a link that is not dead yet."""
-        try:
-            holder = (await self._background.persist(lambda: self._hub.presence.get(key))).node
-        except Damaged:
-            return False  # it is logged; the check in turn finds the update
-        return holder == self._node and key in self._connected and key not in self._drivers
+        return await self._claims.is_held_here(key) and key in self._connected and key not in self._drivers
 
     async def _resume_if_held(self, key: DeviceKey) -> None:
         """Drive an update that another node has changed, unless the device has moved to that node."""
@@ -280,7 +256,7 @@ class UpdateSupervisor:
             driver.request_reload()
         if update.driver is not None:
             self._notify_node(key, update.driver)
-        self._wake(key)
+        self._waiters.wake(key)
 
     def _dispatch(self, key: DeviceKey, event: ota.UpdateEvent) -> bool:
         """Pass an event to the update's driver, present or about to start. Returns `False` if there is none."""
@@ -319,7 +295,7 @@ class UpdateSupervisor:
         """Drive the device's update, if it has one that has not ended."""
         performer, resumed = None, False
         try:
-            performer, resumed = await self._claim(key)
+            performer, resumed = await self._claims.claim(key, lambda: key in self._connected)
         except NotFound:
             pass
         finally:
@@ -333,31 +309,6 @@ class UpdateSupervisor:
             self._resume_soon(key)
         self._recheck.discard(key)
 
-    async def _claim(self, key: DeviceKey) -> tuple[UpdatePerformer | None, bool]:
-        """Load the device's update, and make this node its driver. Returns `None` if another one has to drive it.
-
-        The other value is whether no living node has driven it until now.
-
-        Raises:
-            NotFound: there is no update.
-        """
-        while True:
-            performer = await self._hub.updates.load(key)
-            if self._leases is None or performer.update.ended:
-                return performer, True
-            driver = performer.update.driver
-            is_free = driver is None or driver not in await self._leases.alive()
-            if key not in self._connected and not is_free and driver != self._node:
-                return None, False
-            try:
-                before = await performer.claim(self._leases.node)
-            except VersionConflict:  # rare: one of a few nodes was quicker
-                await trio.lowlevel.checkpoint()
-                continue
-            if before is not None and before != self._leases.node:
-                self._notify_node(key, before)
-            return performer, is_free
-
     def _drive(self, performer: UpdatePerformer, *events: ota.UpdateEvent) -> None:
         key = performer.key
         driver = UpdateDriver(
@@ -367,7 +318,7 @@ class UpdateSupervisor:
             node=self._node,
             is_connected=lambda: key in self._connected,
             reported_build=lambda: self._connected.get(key),
-            on_change=lambda: self._wake(key),
+            on_change=lambda: self._waiters.wake(key),
         )
         if (previous := self._drivers.get(key)) is not None:
             previous.release()
@@ -381,7 +332,7 @@ class UpdateSupervisor:
         finally:
             if self._drivers.get(key) is driver:
                 del self._drivers[key]
-            self._wake(key)
+            self._waiters.wake(key)
         if key not in self._connected or key in self._drivers:
             return
         if driver.replaced or (driver.lost and await self._is_held_here(key)):
@@ -394,7 +345,3 @@ class UpdateSupervisor:
         except NotFound:
             return
         self._on_change_of_other(key, update)
-
-    def _wake(self, key: DeviceKey) -> None:
-        for changed in self._waiters.get(key, ()):
-            changed.set()
