@@ -123,7 +123,7 @@ NOT_FOR_EMBEDDERS = {
     },
     "RolloutSupervisor": {"run", "follow_clock", "take_over", "on_missed", "on_notification"},
     "JobSupervisor": {"run", "take_over", "on_notification"},
-    "Jobs": {"forget", "remove_orphan", "orphans", "notify", "notify_progress", "unfinished"},
+    "Jobs": {"check_owner", "forget", "remove_orphan", "orphans", "notify", "notify_progress", "unfinished"},
     "Subscribers": {"offer", "catch_up", "revoke", "close", "check"},
     "Calls": {"call_local", "begin_shown", "call_shown", "notify_shown"},
     "UserCalls": {"begin"},
@@ -141,6 +141,7 @@ NOT_FOR_EMBEDDERS = {
         "shut_down",
     },
     "Rollouts": {
+        "check_owner",
         "forget",
         "remove_orphan",
         "orphans",

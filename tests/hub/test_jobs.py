@@ -685,17 +685,27 @@ def test_removed(place):
             place.run(place.hub.jobs.get("alice", id))
 
 
-def test_an_interrupted_creation_is_an_orphan(tools, place):
-    """Its pieces are found, and removed only if no job has them."""
+@pytest.mark.parametrize("cut", range(1, 28))
+@pytest.mark.parametrize("verb", ["make", "remove"])
+def test_what_is_interrupted_is_found(tools, cut, verb):
+    """The rest of a creation or a removal, by reading no pieces; what belongs to a job stays."""
+    place = make_place(tools)
+    place.run(place.open())
     kept = place.run(place.make())
-    tools.stop(place.make(), 60, tools.stops[0]())
-    orphans = place.run(place.hub.jobs.orphans())
-    assert {account for account, _ in orphans} <= {"alice"}
-    assert ("alice", kept.id) not in orphans
-    for orphan in [*orphans, ("alice", kept.id)]:
-        place.run(place.hub.jobs.remove_orphan(*orphan))
-    assert place.run(place.hub.jobs.orphans()) == set()
-    assert place.run(place.drive(kept.id)).state is JobState.COMPLETED
+    place.run(place.drive(kept.id))
+    work = place.make({"n": 1}) if verb == "make" else place.hub.jobs.remove("alice", kept.id)
+    tools.stop(work, cut, tools.stops[0]())
+    there = make_place(tools, place.hub.backend)
+    there.hub.jobs.pieces.keys = None
+    for orphan in place.run(there.hub.jobs.orphans()):
+        place.run(there.hub.jobs.remove_orphan(*orphan))
+    assert place.run(there.hub.jobs.orphans()) == set()
+    present = {each.id for each in place.run(there.hub.jobs.of("alice"))}
+    assert {key.split("/")[1] for key in place.run(place.hub.jobs.pieces.keys())} == present
+    assert kept.id in present or verb == "remove"
+    place.run(there.drive_all())
+    for id in present:
+        assert len(place.run(there.outcomes(id))) == 4
 
 
 def test_a_removed_account_leaves_no_jobs(place):
@@ -725,6 +735,33 @@ def test_an_account_that_is_removed_during_a_creation_leaves_no_job(tools, cut):
     assert place.run(place.hub.jobs.of("alice")) == []
     assert place.run(place.hub.jobs.pieces.keys()) == []
     assert place.run(unfinished()) == []
+
+
+@pytest.mark.parametrize("cut", range(4, 20, 2))
+def test_a_creation_that_is_killed_after_its_account_has_gone(tools, cut):
+    """A later account of that name sees nothing of it, and the next process removes it."""
+    for more in range(1, 24):
+        place = make_place(tools)
+        place.run(place.open())
+        creation = place.make({"wifi": "secret"})
+        for _ in range(cut):
+            creation.send(None)
+        place.run(place.hub.remove_account("alice"))
+        place.run(place.hub.accounts.register("alice", "other"))
+        place.run(place.hub.create_device("alice", "d0"))
+        try:
+            tools.stop(creation, more, tools.stops[0]())
+        except NotFound:
+            pass
+        there = make_place(tools, place.hub.backend)
+        assert place.run(there.hub.jobs.of("alice")) == []
+        for account, id in place.run(there.hub.jobs.unfinished()):
+            with pytest.raises(NotFound):
+                place.run(there.hub.jobs.get(account, id))
+            with pytest.raises(NotFound):
+                place.run(there.load(id))
+        assert place.run(there.hub.jobs.unfinished()) == []
+        assert place.run(there.desired())["d0"] is None
 
 
 def test_moved_to_another_store(tools, place):

@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from mdashcore import ota
-from mdashcore._errors import StorageError
+from mdashcore._errors import NotFound, StorageError
 from mdashcore.hub import Hub
 from mdashcore.hub.notification_reader import log_name
 from mdashcore.hub.rollouts.members import START_GRACE
@@ -308,6 +308,21 @@ def test_what_is_decided_is_announced(tools, place, cut, stop):
         "rollout.COMPLETED",
     ]
     assert cut < STOPS[-1] or not was_stopped, "it has more steps than STOPS"
+
+
+def test_what_was_created_for_an_earlier_account_is_removed(tools, place):
+    """Its creation was killed after the account had gone: a later one of that name sees nothing of it."""
+    tools.run(place.open())
+    left = tools.run(place.hub.rollouts.records.get(f"alice/{place.id}")).value
+    tools.run(place.hub.remove_account("alice"))
+    tools.run(place.hub.accounts.register("alice", "other"))
+    tools.run(place.hub.rollouts.records.put(f"alice/{place.id}", left))
+    assert tools.run(place.hub.rollouts.of("alice")) == []
+    with pytest.raises(NotFound):
+        tools.run(place.present())
+    with pytest.raises(NotFound):
+        tools.run(place.drive())
+    assert tools.run(place.hub.rollouts.unfinished()) == []
 
 
 def test_a_window_holds_for_what_was_left_too(tools, place):

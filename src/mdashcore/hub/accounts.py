@@ -110,6 +110,13 @@ class Accounts:
         if await self.owner(name) != owner:
             raise NotFound(f"no user {name!r}")
 
+    async def owns(self, name: str, owner: str) -> bool:
+        """Return whether `owner` still has the account. It is so for an empty one, of a record of an older version."""
+        try:
+            return not owner or owner == await self.owner(name)
+        except NotFound:
+            return False
+
     async def _stored(self, name: str) -> Account | None:
         record = await self._accounts.get(name) if _possible(name) else None
         return None if record is None else record.value

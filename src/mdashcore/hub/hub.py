@@ -24,6 +24,7 @@ from mdashcore.hub.limits import AccountLimits
 from mdashcore.hub.maintenance.retention import Retention
 from mdashcore.hub.nodes import Nodes
 from mdashcore.hub.observer import HubObserver, check_observer
+from mdashcore.hub.pausing import Together, one_by_one
 from mdashcore.hub.presence import Presence
 from mdashcore.hub.records.contention import AnyioSignal, Contention, Signal
 from mdashcore.hub.registry import CreatedDevice, Registry
@@ -93,6 +94,7 @@ class Hub:
         entropy: returns that many bytes from a cryptographic random generator, such as `os.urandom`.
         signal: creates a `Signal`, with which a task waits for another task or for a time. Needed only for an event
             loop that anyio does not support.
+        together: calls several functions that read or write the store. By default one after the other.
         limits: the limits of each account. A `Node` and a server enforce those that are per process.
         free_disk: bytes that images of firmware leave free on the disk.
         keep_log_seconds: maximum age of a notification, as in `Feed`. Without a `Node`, the embedder calls
@@ -112,6 +114,7 @@ class Hub:
         free_disk: int = FREE_DISK,
         keep_log_seconds: float = KEEP_SECONDS,
         signal: Callable[[], Signal] = AnyioSignal,
+        together: Together = one_by_one,
     ) -> None:
         instance(ShadowLimits).check("shadow_limits", shadow_limits)
         instance(AccountLimits).check("limits", limits)
@@ -119,6 +122,7 @@ class Hub:
         instance(Backend).check("backend", backend)
         for name, function in {"now": now, "monotonic": monotonic, "entropy": entropy, "signal": signal}.items():
             CALLABLE.check(name, function)
+        CALLABLE.check("together", together)
         number(infinite=True).check("keep_log_seconds", keep_log_seconds)
         contention = Contention(entropy, signal)
         documents = backend.documents
@@ -228,6 +232,7 @@ class Hub:
             entropy=entropy,
             contention=contention,
             limits=limits,
+            together=together,
         )
 
     def add_observer(self, observer: HubObserver) -> None:

@@ -136,12 +136,23 @@ class Job:
     """As `created_by`; `None` if it was not canceled."""
     driver: str | None = None
     """The id of the node that drives it, or `None` if none has so far. When it is gone, another one takes over."""
+    owner: str = ""
+    """The account for which it was created, told from a later one of that name; empty if that is not known."""
     unannounced: tuple[str, ...] = ()
     """States of which subscribers may not have been notified yet. They are notified at least once."""
 
     @classmethod
     def begun(
-        cls, id: str, name: str, desired: dict[str, Any], filter: Sequence[str], devices: int, *, by: str, now: float
+        cls,
+        id: str,
+        name: str,
+        desired: dict[str, Any],
+        filter: Sequence[str],
+        devices: int,
+        *,
+        by: str,
+        now: float,
+        owner: str = "",
     ) -> Job:
         """Return a new job.
 
@@ -149,6 +160,7 @@ class Job:
             devices: the number of selected devices.
             by: as `created_by`.
             now: Unix seconds.
+            owner: as in `Job`.
 
         Raises:
             InvalidInput: there are no devices, or more than `MAX_JOB_DEVICES`; or `now` is no time.
@@ -169,6 +181,7 @@ class Job:
             devices=devices,
             counts=JobCounts(devices),
             piece_size=PIECE_SIZE,
+            owner=owner,
         )
 
     @property

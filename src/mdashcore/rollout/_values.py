@@ -85,6 +85,8 @@ class Rollout:
     blob: str | None = None
     """The id of the image's blob, if that is kept in the firmware library; `None` if the rollout has its own, under its
     own id."""
+    owner: str = ""
+    """The account for which it was created, told from a later one of that name; empty if that is not known."""
     unannounced: tuple[str, ...] = ()
     """States, or ``phase``, of which subscribers may not have been notified yet. They are notified at least once."""
 
@@ -100,6 +102,7 @@ class Rollout:
         *,
         now: float,
         blob: str | None = None,
+        owner: str = "",
     ) -> Rollout:
         """Return a new rollout.
 
@@ -107,6 +110,7 @@ class Rollout:
             members: the number of selected devices.
             now: Unix seconds.
             blob: the id of a blob in the firmware library; `None` for a blob of its own.
+            owner: as in `Rollout`.
 
         Raises:
             InvalidInput: there are no devices, or more than `MAX_MEMBERS`; or `now` is no time.
@@ -132,6 +136,7 @@ class Rollout:
             phase_started=() if plan.approval else (now,),
             grammar=FILTER_GRAMMAR,
             blob=blob,
+            owner=owner,
         )
 
     @property

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -30,6 +31,7 @@ from mdashcore.server.service_manager import Manager, ServiceManager
 from mdashcore.storage import SHARED, Backend, open_backend
 from mdashcore.trio.node import NodeSettings, open_node
 from mdashcore.trio.stop_signals import has_terminal, open_stop_signals
+from mdashcore.trio.together import together
 
 if TYPE_CHECKING:
     from mdashcore.server.metrics.merging import WorkerMetrics
@@ -40,6 +42,8 @@ __all__ = ["BindError", "RunningServer", "open_server", "serve", "tune_interpret
 _log = logging.getLogger(__name__)
 
 SWITCH_INTERVAL: Final = 0.0005  # seconds after which Python switches to another thread that waits
+
+MAX_STORE_WRITES: Final = 16  # writes of one request at the same time: a store commits so many as one group
 
 
 async def _drain_nothing(seconds: float) -> None:
@@ -133,6 +137,7 @@ async def open_server(
             limits=config.limits,
             free_disk=config.limits.free_disk,
             keep_log_seconds=config.notification_retention_days * 86_400,
+            together=partial(together, MAX_STORE_WRITES),
         )
         defaults = NodeSettings(max_answer=config.max_answer, delta_limits=config.delta_limits)
         async with open_node(hub, settings=node_settings or defaults) as node:

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final, TypeAlias
+from typing import Final
 
 import attrs
 
@@ -29,10 +29,11 @@ from mdashcore._errors import (
     VersionConflict,
 )
 from mdashcore.hub.driven_record import DrivenRecord
+from mdashcore.hub.jobs.pieces import piece_key
 from mdashcore.hub.jobs.preview import SHADOW_DAMAGED
-from mdashcore.hub.jobs.service import Jobs, piece_key
+from mdashcore.hub.jobs.service import Jobs
 from mdashcore.hub.leases import Leases, take
-from mdashcore.hub.pausing import Pause, never_pause
+from mdashcore.hub.pausing import Pause, Together, never_pause, one_by_one
 from mdashcore.hub.records.store import Record, scoped
 from mdashcore.hub.shadows import Protect
 from mdashcore.identity import DeviceKey
@@ -58,13 +59,6 @@ CHANGED_BY_OTHERS: Final = (
 )
 REFUSED: Final = "the storage has refused the change each time"
 
-_Write: TypeAlias = Callable[[], Awaitable[None]]
-
-
-async def _one_by_one(writes: Iterable[_Write]) -> None:
-    for write in writes:
-        await write()
-
 
 @attrs.frozen
 class JobRunner:
@@ -72,8 +66,8 @@ class JobRunner:
 
     pause: Pause = never_pause
     """Awaited after each device."""
-    together: Callable[[Iterable[_Write]], Awaitable[None]] = _one_by_one
-    """Runs several writes at the same time. Raises the first error of one."""
+    together: Together = one_by_one
+    """Runs several writes of shadows at the same time."""
     protect: Protect | None = None
     """As for `Shadows.update`."""
 
@@ -110,10 +104,11 @@ class JobPerformer:
                 other process drives it.
 
         Raises:
-            NotFound: it does not exist, or has ended.
+            NotFound: it does not exist, is finished, or was created for an earlier account of that name.
             Conflict: another living node drives it.
         """
         record, _ = await take(jobs.records, scoped(account, id), leases, f"the job {id!r}")
+        await jobs.check_owner(account, record.value)
         return cls(jobs, runner, account, record, leases)
 
     @property

@@ -19,13 +19,14 @@ from mdashcore.hub.clock import Clock
 from mdashcore.hub.device_list import DeviceList
 from mdashcore.hub.feed import Feed
 from mdashcore.hub.jobs.describe import describe_progress
+from mdashcore.hub.jobs.pieces import JobPieces, piece_key
 from mdashcore.hub.jobs.preview import JobPreview
 from mdashcore.hub.leases import Leases, unfinished
 from mdashcore.hub.limits import AccountLimits
-from mdashcore.hub.pausing import Pause, never_pause
+from mdashcore.hub.pausing import Pause, Together, never_pause, one_by_one
 from mdashcore.hub.records import schema
 from mdashcore.hub.records.contention import Contention
-from mdashcore.hub.records.store import Record, Records, is_generated_id, scoped, split
+from mdashcore.hub.records.store import Record, Records, is_generated_id, scoped
 from mdashcore.hub.registry import Registry
 from mdashcore.hub.shadows import Shadows
 from mdashcore.identity import make_id
@@ -47,6 +48,7 @@ class Jobs:
         entropy: returns that many random bytes.
         contention: how writers of the same record wait for each other.
         limits: the limits of each account, with its number of jobs.
+        together: as for `JobPieces`.
     """
 
     def __init__(
@@ -62,9 +64,11 @@ class Jobs:
         entropy: Callable[[int], bytes],
         contention: Contention = Contention(),
         limits: AccountLimits = AccountLimits(),
+        together: Together = one_by_one,
     ) -> None:
         self.records: Records[Job] = Records(documents, schema.JOBS, contention=contention)
-        self.pieces: Records[JobPiece] = Records(documents, schema.JOB_PIECES)
+        self._stored_pieces = JobPieces(documents, together)
+        self.pieces: Records[JobPiece] = self._stored_pieces.records
         self.shadows = shadows
         self.registry = registry
         self.clock = clock
@@ -115,18 +119,18 @@ class Jobs:
         devices = await self._select(account, request, pause)
         terms = [str(term) for term in request.selection.terms]
         id = make_id(JOB_PREFIX, self._entropy(8))
-        made = Job.begun(id, request.name, request.desired, terms, len(devices), by=by, now=self.clock.now())
-        for piece in range(made.pieces):
-            some = devices[piece * made.piece_size : (piece + 1) * made.piece_size]
-            await self.pieces.put(piece_key(account, id, piece), JobPiece(tuple(map(JobResult, some))))
-            await pause()
+        made = Job.begun(
+            id, request.name, request.desired, terms, len(devices), by=by, now=self.clock.now(), owner=owner
+        )
+        await self._stored_pieces.write(account, made, devices, pause)
         await self.records.put(scoped(account, id), made, expected=0)
         try:
             await self._accounts.check_owner(account, owner)  # a removal may not have found this job
             await self._make_room(account)  # other jobs may have been created since the first check
         except (LimitReached, NotFound):
-            await self._erase(account, id)
+            await self._erase(account, id, made.pieces)
             raise
+        await self._stored_pieces.unmark(account, id)
         await self.notify(account, made.state, made)
         return made
 
@@ -162,7 +166,7 @@ class Jobs:
         ended = [each for each in reversed(kept) if each.ended]
         for old in ended[: max(0, len(kept) - self._limits.jobs)]:
             _log.info("job %s of %s is removed: the account keeps %d jobs", old.id, account, self._limits.jobs)
-            await self._erase(account, old.id)
+            await self._erase(account, old.id, old.pieces)
             await self._feed.emit(account, "job.deleted", old.id)
 
     # Reading
@@ -174,6 +178,8 @@ class Jobs:
     async def of(self, account: str, damaged: list[str] | None = None) -> list[Job]:
         """Return the account's jobs, newest first. `damaged` receives the ids of those that cannot be read."""
         found = [each async for _, each in self.records.scan(scoped(account, ""), damaged)]
+        strange = {owner for owner in {each.owner for each in found} if not await self._accounts.owns(account, owner)}
+        found = [each for each in found if each.owner not in strange]
         return sorted(found, key=lambda each: (-each.created, each.id))
 
     async def results(
@@ -233,6 +239,13 @@ class Jobs:
 
     # Changes
 
+    async def check_owner(self, account: str, present: Job) -> None:
+        """Remove a job that was created for an earlier account of that name. Raises `NotFound`."""
+        if not await self._accounts.owns(account, present.owner):
+            _log.warning("job %s of an earlier account %s is removed", present.id, account)
+            await self._erase(account, present.id, present.pieces)
+            raise NotFound(f"no job {present.id!r}")
+
     async def cancel(self, account: str, id: str, *, by: str) -> Job:
         """Let no more devices be changed. Those that were changed stay so. Raises `NotFound`, `Conflict`.
 
@@ -256,20 +269,22 @@ class Jobs:
 
     async def remove(self, account: str, id: str) -> None:
         """Remove a job that has ended or is damaged. Raises `NotFound`, or `Conflict` if it has not ended."""
+        pieces: int | None = None
         try:
             present = await self.get(account, id)
             if not present.ended:
                 raise Conflict(f"the job {id!r} is {present.state}: cancel it first")
+            pieces = present.pieces
         except Damaged:
             pass  # it cannot be driven
-        await self._erase(account, id)
+        await self._erase(account, id, pieces)
         await self._feed.emit(account, "job.deleted", id)
 
     async def forget(self, account: str) -> None:
         """Remove all jobs of a removed account, in any state."""
         prefix = scoped(account, "")
         for key in await self.records.keys(prefix):
-            await self._erase(account, key.removeprefix(prefix))
+            await self._erase(account, key.removeprefix(prefix), None)
 
     async def notify(self, account: str, name: str, changed: Job) -> None:
         """Notify subscribers of a state that was stored."""
@@ -280,37 +295,34 @@ class Jobs:
         data = _json.encode({"counts": describe_progress(changed)["counts"]})
         await self._feed.emit(account, "job.progress", changed.id, data)
 
-    async def _erase(self, account: str, id: str) -> None:
+    async def _erase(self, account: str, id: str, pieces: int | None) -> None:
         """Remove all parts of a job. The job first: a driver finds it gone, and what is left are orphans."""
+        await self._stored_pieces.mark(account, id, pieces)
         await self.records.delete(scoped(account, id))
-        await self._erase_pieces(account, id)
-
-    async def _erase_pieces(self, account: str, id: str) -> None:
-        for key in await self.pieces.keys(f"{scoped(account, id)}/"):
-            await self.pieces.delete(key)
+        await self._stored_pieces.remove(account, id, pieces)
 
     # Orphans
 
     async def orphans(self) -> set[tuple[str, str]]:
-        """Return (account, id) of jobs that are missing, and of which a piece is left.
+        """Return (account, id) of jobs whose creation or removal has begun and not ended.
 
         Some may be on their way into the store. The caller removes only those that are still among them an hour later.
         """
-        found = {split(key.rpartition("/")[0]) for key in await self.pieces.keys()}
-        return found - set(map(split, await self.records.keys()))
+        return await self._stored_pieces.marked()
 
     async def remove_orphan(self, account: str, id: str) -> None:
-        """Remove the rest of a job that does not exist."""
-        if id not in {split(key)[1] for key in await self.records.keys(scoped(account, id))}:
-            await self._erase_pieces(account, id)
+        """Remove the rest of a job that does not exist. One that does exist stays."""
+        try:
+            is_stored = await self.records.document(scoped(account, id)) is not None
+        except Damaged:
+            is_stored = True
+        if is_stored:
+            await self._stored_pieces.unmark(account, id)
+        else:
+            await self._stored_pieces.remove_rest(account, id)
 
     async def _record(self, account: str, id: str) -> Record[Job]:
         record = await self.records.get(scoped(account, id)) if is_generated_id(id) else None
-        if record is None:
+        if record is None or not await self._accounts.owns(account, record.value.owner):
             raise NotFound(f"no job {id!r}")
         return record
-
-
-def piece_key(account: str, id: str, piece: int) -> str:
-    """Return the key of a job's piece."""
-    return f"{scoped(account, id)}/{piece:04}"

@@ -26,6 +26,7 @@ __all__ = [
     "DEVICES",
     "FIRMWARE",
     "JOBS",
+    "JOB_MARKS",
     "JOB_PIECES",
     "KEYS",
     "KEY_OWNERS",
@@ -45,6 +46,7 @@ __all__ = [
     "BrowserSession",
     "FilterRecord",
     "History",
+    "JobMark",
     "KeyOwner",
     "NodeRecord",
     "PastUpdate",
@@ -226,6 +228,14 @@ class Roster:
 
 
 @attrs.frozen
+class JobMark:
+    """A sign that the pieces of a job are being written or removed."""
+
+    pieces: int | None = None
+    """Their number; `None` if it is not known."""
+
+
+@attrs.frozen
 class FilterRecord:
     """The saved filters of an account."""
 
@@ -265,6 +275,9 @@ ROLLOUT_MEMBERS: Final = Collection(
     "rollout_members", Member, key="ACCOUNT/ROLLOUT/DEVICE", holds="how the rollout goes on that device"
 )
 JOBS: Final = Collection("jobs", Job, load=Job.from_stored, dump=Job.to_stored, key="ACCOUNT/JOB", holds="a job")
+JOB_MARKS: Final = Collection(
+    "job_marks", JobMark, key="ACCOUNT/JOB", holds="that the results of the job are being created or removed"
+)
 JOB_PIECES: Final = Collection(
     "job_pieces",
     JobPiece,
@@ -302,6 +315,7 @@ COLLECTIONS: Final[dict[str, Collection[Any]]] = {
         ROLLOUT_ROSTERS,
         ROLLOUT_MEMBERS,
         JOBS,
+        JOB_MARKS,
         JOB_PIECES,
         SAVED_FILTERS,
         USAGE,

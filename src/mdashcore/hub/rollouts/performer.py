@@ -99,10 +99,11 @@ class RolloutPerformer:
                 other process drives it.
 
         Raises:
-            NotFound: it does not exist, or has ended.
+            NotFound: it does not exist, is finished, or was created for an earlier account of that name.
             Conflict: another living node drives it.
         """
         record, before = await take(rollouts.records, scoped(account, id), leases, f"the rollout {id!r}")
+        await rollouts.check_owner(account, record.value)
         performer = cls(rollouts, starter, account, record, leases)
         if before is not None:
             performer._skips_from = rollouts.clock.monotonic() + RETURN_GRACE

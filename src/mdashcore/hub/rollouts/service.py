@@ -174,6 +174,7 @@ class Rollouts:
             len(devices),
             now=self.clock.now(),
             blob=blob,
+            owner=owner,
         )
         for piece in range(0, len(devices), ROSTER_PIECE):
             roster = Roster(tuple(devices[piece : piece + ROSTER_PIECE]))
@@ -203,6 +204,8 @@ class Rollouts:
     async def of(self, account: str, damaged: list[str] | None = None) -> list[Rollout]:
         """Return the account's rollouts, newest first. `damaged` receives the ids of those that cannot be read."""
         found = [each async for _, each in self.records.scan(scoped(account, ""), damaged)]
+        strange = {owner for owner in {each.owner for each in found} if not await self._accounts.owns(account, owner)}
+        found = [each for each in found if each.owner not in strange]
         return sorted(found, key=lambda each: (-each.created, each.id))
 
     async def devices(self, account: str, id: str) -> list[str]:
@@ -250,6 +253,13 @@ class Rollouts:
         _log.warning("the rollout %s of %s is aborted: its image was removed", id, account)
 
     # Changes
+
+    async def check_owner(self, account: str, present: Rollout) -> None:
+        """Remove a rollout that was created for an earlier account of that name. Raises `NotFound`."""
+        if not await self._accounts.owns(account, present.owner):
+            _log.warning("the rollout %s of an earlier account %s is removed", present.id, account)
+            await self._erase(account, present.id)
+            raise NotFound(f"no rollout {present.id!r}")
 
     async def approve(self, account: str, id: str) -> Rollout:
         """Let the first phase begin. Raises `NotFound`, or `Conflict` if the rollout does not wait for approval."""
@@ -353,7 +363,7 @@ class Rollouts:
 
     async def _record(self, account: str, id: str) -> Record[Rollout]:
         record = await self.records.get(scoped(account, id)) if is_generated_id(id) else None
-        if record is None:
+        if record is None or not await self._accounts.owns(account, record.value.owner):
             raise NotFound(f"no rollout {id!r}")
         return record
 
