@@ -25,7 +25,7 @@ from mdash_backends._redis_client import ANY_SLOT, RedisClient
 from mdash_backends._redis_connection import MAX_WAIT, SILENCE_STEPS
 from mdash_backends._redis_errors import REDIS_FAILURES, AskRedirect, ConnectionLost, reason
 from mdash_backends._redis_pipeline import Pipeline
-from mdash_backends._redis_servers import RedisHome
+from mdash_backends._redis_servers import RedisHome, takes_writes
 from mdashcore._errors import StorageError
 
 __all__ = ["RedisBus"]
@@ -39,6 +39,7 @@ TEST_INTERVAL: Final = 1.0  # seconds of silence, after which a connection is te
 SUBSCRIBE_SLICE: Final = 500  # channels in one command on a new connection: 40 KB, and milliseconds of the server
 
 _NO_ANSWER: Final = "no answer"
+_REPLICA: Final = "the server is a replica now, and another one the master"
 
 
 class RedisBus:
@@ -50,6 +51,7 @@ class RedisBus:
 
     def __init__(self, client: RedisClient, tasks: TaskGroup, *, prefix: str, db: int, probe: bytes) -> None:
         self._client = client
+        self._client.on_demotion = self._leave_server
         self._tasks = tasks
         self._prefix = f"{prefix}:bus:{db}:"
         self._probe = probe
@@ -160,6 +162,11 @@ class RedisBus:
                     subscription.end()
                 tasks.cancel_scope.cancel()
 
+    def _leave_server(self) -> None:
+        """Connect again: a replica keeps its subscribers, and passes on what is published only while it is in step."""
+        if self._pipeline is not None:
+            self._pipeline.close(ConnectionLost(_REPLICA))
+
     async def _receive(self) -> None:
         """Subscribe to all channels on a new connection, and distribute its messages until it is lost."""
         async with anyio.create_task_group() as tasks:
@@ -200,10 +207,11 @@ class RedisBus:
                 self._answered.set()
 
     async def _test(self, pipeline: Pipeline) -> None:
-        """Read a key after each interval of silence. Raises if no answer comes in time, or if the cluster is down.
+        """Read a key after each interval of silence. Raises if no answer comes in time, if the cluster is down, or if
+        the server is not the master any more.
 
-        A node that is cut off from its cluster keeps its subscribers, and answers a PING: they would receive nothing.
-        While messages come the connection works.
+        Such a server, and a node that is cut off from its cluster, keeps its subscribers and answers a PING: they would
+        receive nothing. While messages come the connection works.
         """
         timeout = self._client.home.timeout
         while True:
@@ -211,8 +219,11 @@ class RedisBus:
             if anyio.current_time() - self._last_received < TEST_INTERVAL:
                 continue
             try:
-                with anyio.fail_after(timeout), suppress(AskRedirect):  # the key is elsewhere: the cluster works
-                    await pipeline.ask(b"GET", self._probe)
+                with anyio.fail_after(timeout):
+                    with suppress(AskRedirect):  # the key is elsewhere: the cluster works
+                        await pipeline.ask(b"GET", self._probe)
+                    if not takes_writes(await pipeline.ask(b"HELLO", 3)):
+                        raise ConnectionLost(_REPLICA)
             except TimeoutError as exc:
                 raise TimeoutError(f"no answer within {timeout:g} s") from exc
 

@@ -13,7 +13,7 @@ import attrs
 
 from mdash_backends._redis_client import MAX_NODES, RedisClient, slot_of
 from mdash_backends._redis_connection import NodeConnection
-from mdash_backends._redis_errors import REDIS_FAILURES, ReplyError, reason
+from mdash_backends._redis_errors import REDIS_FAILURES, ReplyError, reason, unexpected_is_lost
 from mdashcore._errors import StorageError
 
 __all__ = ["ServerChecks", "check_format"]
@@ -184,6 +184,7 @@ async def _ask(node: NodeConnection, *command: bytes) -> dict[str, str] | None:
         answer = await node.call(*command)
     except ReplyError:
         return None
-    if isinstance(answer, dict):
-        return {name.decode(): value.decode() for name, value in answer.items()}
-    return dict(line.split(":", 1) for line in answer.decode().splitlines() if ":" in line)
+    with unexpected_is_lost():
+        if isinstance(answer, dict):
+            return {name.decode(): value.decode() for name, value in answer.items()}
+        return dict(line.split(":", 1) for line in answer.decode().splitlines() if ":" in line)

@@ -6,7 +6,7 @@ import hashlib
 import logging
 from binascii import crc_hqx
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import anyio
@@ -18,6 +18,7 @@ from mdash_backends._redis_connection import NodeConnection
 from mdash_backends._redis_errors import (
     REDIS_FAILURES,
     AskRedirect,
+    ConnectionLost,
     MovedRedirect,
     NotConnected,
     ReadOnlyServer,
@@ -25,6 +26,7 @@ from mdash_backends._redis_errors import (
     TryAgain,
     UnknownScript,
     reason,
+    unexpected_is_lost,
 )
 from mdash_backends._redis_servers import AnyServer, RedisHome, RedisServer
 from mdashcore._errors import StorageError
@@ -72,6 +74,8 @@ class RedisClient:
         self._tasks = tasks
         self.inspect: Callable[[NodeConnection], Awaitable[None]] | None = None
         """Called with each node when a connection to it has been made: another server may be there than before."""
+        self.on_demotion: Callable[[], None] | None = None
+        """Called when a server takes no writes any more: what else is connected to it has to leave it too."""
         self._home = NodeConnection(home, tasks, self._on_connected)
         self._nodes: dict[RedisServer, NodeConnection] = {}
         self._owners: dict[int, NodeConnection] = {}  # of slots that the home does not own: at most HASH_SLOTS
@@ -132,22 +136,29 @@ class RedisClient:
                 raise
             _log.warning("%s: the other nodes are not known until they are used: %s", self.home, reason(exc.__cause__))
             return [self._home]
-        places = dict.fromkeys((master[0] or b"", master[1]) for _, _, master, *_ in ranges)
         named = self._home.host or self._server.host  # for a node that does not know its own address
-        return [self._node_at(host.decode() if host not in (b"", b"?") else named, port) for host, port in places]
+        try:
+            with unexpected_is_lost():
+                places = dict.fromkeys((master[0] or b"", master[1]) for _, _, master, *_ in ranges)
+                return [self._node_at(named if host in (b"", b"?") else host.decode(), port) for host, port in places]
+        except ConnectionLost as exc:
+            raise StorageError(f"{self.home}: {reason(exc)}") from exc
 
     async def is_cluster(self) -> bool:
         """Whether the server is a node of a cluster, where a script may change keys of one slot only."""
-        told = await self.call(ANY_SLOT, b"HELLO")
-        return bool(told[b"mode"] == b"cluster")
+        told = await self.call(ANY_SLOT, b"HELLO", 3)  # Redis 6.0 needs the number
+        return isinstance(told, dict) and told.get(b"mode") == b"cluster"
 
     async def _on_connected(self, node: NodeConnection) -> None:
         if self.inspect is not None:
-            await self.inspect(node)
+            with suppress(ConnectionLost), unexpected_is_lost():
+                await self.inspect(node)
 
     def _failed(self, node: NodeConnection, error: Exception) -> StorageError:
         """Return the error of a call, and see to it that the next call goes to another server if that is needed."""
         if isinstance(error, ReadOnlyServer):  # another server is the master now
+            if self.on_demotion is not None:
+                self.on_demotion()
             node.drop()
         if node.lost and node is not self._home:  # the cluster knows the successor
             self._owners = {slot: owner for slot, owner in self._owners.items() if owner is not node}

@@ -6,13 +6,14 @@ Commands are short here, so one connection can carry them all: concurrent caller
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Hashable
+from functools import partial
 from typing import Any, Final
 
 import anyio
 import attrs
 from anyio.abc import TaskGroup
 
-from mdash_backends._redis_errors import REDIS_FAILURES, ConnectionLost, NotConnected, reason
+from mdash_backends._redis_errors import REDIS_FAILURES, ConnectionLost, NotConnected, log_unexpected, reason
 from mdash_backends._redis_pipeline import Pipeline
 from mdash_backends._redis_places import CallPlaces
 from mdash_backends._redis_servers import RedisHome, RedisServer
@@ -80,18 +81,32 @@ class NodeConnection:
         """
         if not self._places.acquire_nowait():
             await self._wait_for_place(line)
+        sent = False
         try:
             pipeline = self._pipeline
             if pipeline is None or pipeline.failure is not None:
                 pipeline = await self._connected()
-            return await pipeline.ask(*command, asking=asking)
+            call = pipeline.begin(*command, asking=asking, on_end=partial(self._end_call, pipeline))
+            sent = True
         except REDIS_FAILURES as exc:
             if self.lost:
-                self._failures += 1
-                self._failure = reason(exc)
+                self._count_failure(exc)
             raise
         finally:
-            self._places.release()
+            if not sent:
+                self._places.release()
+        return await call.result()
+
+    def _end_call(self, pipeline: Pipeline) -> None:
+        """Release the place of a command: not sooner than its answer has come, or it would be one more in flight."""
+        if pipeline.failure is not None:
+            self._count_failure(pipeline.failure)
+        self._places.release()
+
+    def _count_failure(self, error: Exception) -> None:
+        """Have the callers fail that wait in line."""
+        self._failures += 1
+        self._failure = reason(error)
 
     async def _wait_for_place(self, line: Hashable) -> None:
         """Wait in line for one of the places, as all are taken."""
@@ -103,7 +118,7 @@ class NodeConnection:
             raise TimeoutError(f"so many calls wait that this one had no turn within {MAX_WAIT:g} s") from exc
         if self._failures != failures:
             self._places.release()
-            raise ConnectionLost(self._failure)
+            raise NotConnected(self._failure)
 
     async def _watch(self, pipeline: Pipeline) -> None:
         """Close a connection if answers are due and none comes in time: the server or the way to it is gone.
@@ -144,6 +159,8 @@ class NodeConnection:
             self._tasks.start_soon(self._on_connected, self)
         except REDIS_FAILURES as exc:
             dial.error = exc
+        except Exception as exc:
+            dial.error = log_unexpected(exc)
         finally:
             self._dial = None
             dial.done.set()

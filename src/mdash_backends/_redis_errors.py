@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from anyio import BrokenResourceError, ClosedResourceError, EndOfStream
@@ -18,9 +22,13 @@ __all__ = [
     "TryAgain",
     "UnknownCommand",
     "UnknownScript",
+    "log_unexpected",
     "reason",
     "reply_error",
+    "unexpected_is_lost",
 ]
+
+_log = logging.getLogger(__name__)
 
 
 class RedisError(Exception):
@@ -61,6 +69,9 @@ class AskRedirect(ReplyError):
 
     Attributes:
         host: that node's; empty if it is on the host of the server that answers.
+
+    Raises:
+        ValueError: the text names no address.
     """
 
     def __init__(self, text: str) -> None:
@@ -69,6 +80,8 @@ class AskRedirect(ReplyError):
         host, _, port = address.rpartition(":")
         self.host = "" if host == "?" else host
         self.port = int(port)
+        if not 0 < self.port < 2**16:
+            raise ValueError("no port has this number")
 
 
 class MovedRedirect(AskRedirect):
@@ -94,8 +107,38 @@ def reply_error(text: str) -> ReplyError:
     if code == "ERR":
         if rest.lower().startswith("unknown command"):  # its arguments follow, maybe a password among them
             return UnknownCommand(" ".join(rest.split(" ")[:3]).rstrip(","))
+        if " -READONLY " in rest:  # of a script, until Redis 6.2
+            return ReadOnlyServer(rest)
         return ReplyError(rest)
-    return _BY_CODE.get(code, ReplyError)(text)
+    try:
+        return _BY_CODE.get(code, ReplyError)(text)
+    except ValueError:
+        return ReplyError(text)
+
+
+@contextmanager
+def unexpected_is_lost() -> Iterator[None]:
+    """Turn any error but `REDIS_FAILURES` into `ConnectionLost`: an answer that nothing expects, as of another program
+    on the port, and a defect cost a connection, and not the tasks of all others."""
+    try:
+        yield
+    except REDIS_FAILURES:
+        raise
+    except Exception as exc:
+        raise log_unexpected(exc) from exc
+
+
+_logged: Final[set[tuple[str, int | None]]] = set()
+"""The lines of this program whose errors were logged with a traceback."""
+
+
+def log_unexpected(error: Exception) -> ConnectionLost:
+    """Log an error with its traceback, once for each line that raises it. Returns the error of the connection."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    if (place := (frame.filename, frame.lineno)) not in _logged:
+        _logged.add(place)
+        _log.error("an answer could not be handled, the connection is closed", exc_info=error)
+    return ConnectionLost(f"unexpected answer ({type(error).__name__})")
 
 
 def reason(error: BaseException) -> str:

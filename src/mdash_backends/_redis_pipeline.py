@@ -15,10 +15,10 @@ import anyio
 import hiredis
 from anyio import CancelScope, EndOfStream
 
-from mdash_backends._redis_errors import REDIS_FAILURES, ConnectionLost, reply_error
+from mdash_backends._redis_errors import REDIS_FAILURES, ConnectionLost, log_unexpected, reply_error
 from mdash_backends._redis_stream import OpenStream
 
-__all__ = ["Pipeline"]
+__all__ = ["PendingCommand", "Pipeline"]
 
 READ_SIZE: Final = 2**16  # bytes of one read: the answers of a full pipeline, parsed in a fraction of a millisecond
 
@@ -54,7 +54,7 @@ class Pipeline:
         self._scope = CancelScope()
         self._unsent: list[bytes] = []
         self._unsent_news = anyio.Event()
-        self._pending: deque[_PendingCommand | None] = deque()
+        self._pending: deque[PendingCommand | None] = deque()
         """The commands whose answers are due, in their order; `None` for an answer that nothing waits for."""
 
     @property
@@ -72,16 +72,24 @@ class Pipeline:
             ReplyError: the answer is an error.
             ConnectionLost: the connection has ended. The server may have run the command.
         """
+        return await self.begin(*command, asking=asking).result()
+
+    def begin(
+        self, *command: bytes | int, asking: bool = False, on_end: Callable[[], None] | None = None
+    ) -> PendingCommand:
+        """Send a command. Raises `ConnectionLost` if the connection has ended, so that nothing was sent.
+
+        Args:
+            on_end: is called once, when the answer has come or the connection has ended, also if the caller does not
+                wait for it any more.
+        """
         if asking:
             self._send((b"ASKING",))  # counts for the next command of the connection
             self._pending.append(None)
         self._send(command)
-        call = _PendingCommand()
+        call = PendingCommand(on_end)
         self._pending.append(call)
-        await call.done.wait()
-        if isinstance(call.answer, Exception):
-            raise call.answer
-        return call.answer
+        return call
 
     def send(self, *command: bytes | int) -> None:
         """Send a command whose answer is a push message, if it is not an error. Raises `ConnectionLost`."""
@@ -108,6 +116,8 @@ class Pipeline:
                     tasks.start_soon(self._read)
         except* REDIS_FAILURES as errors:
             self.close(_first(errors))
+        except* Exception as errors:
+            self.close(log_unexpected(_first(errors)))
         finally:
             self.close(ConnectionLost("the backend is closed"))
             self.closed.set()
@@ -158,18 +168,29 @@ class Pipeline:
         return error
 
 
-class _PendingCommand:
+class PendingCommand:
     """A command whose answer a task waits for, or has given up waiting for."""
 
-    __slots__ = ("answer", "done")
+    __slots__ = ("_answer", "_done", "_on_end")
 
-    def __init__(self) -> None:
-        self.done = anyio.Event()
-        self.answer: Any = None
+    def __init__(self, on_end: Callable[[], None] | None) -> None:
+        self._done = anyio.Event()
+        self._answer: Any = None
+        self._on_end = on_end
 
     def resolve(self, answer: Any) -> None:
-        self.answer = answer
-        self.done.set()
+        """Give the caller its answer, or the error that it raises."""
+        self._answer = answer
+        self._done.set()
+        if self._on_end is not None:
+            self._on_end()
+
+    async def result(self) -> Any:
+        """Wait for the answer. Raises as `Pipeline.ask`."""
+        await self._done.wait()
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        return self._answer
 
 
 def _first(errors: BaseExceptionGroup[Any]) -> Any:

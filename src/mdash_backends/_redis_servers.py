@@ -11,11 +11,18 @@ import anyio
 import attrs
 from anyio.abc import TaskGroup
 
-from mdash_backends._redis_errors import REDIS_FAILURES, ConnectionLost, ReplyError, UnknownCommand, reason
+from mdash_backends._redis_errors import (
+    REDIS_FAILURES,
+    ConnectionLost,
+    ReplyError,
+    UnknownCommand,
+    reason,
+    unexpected_is_lost,
+)
 from mdash_backends._redis_pipeline import Pipeline
 from mdash_backends._redis_stream import OpenStream, without_detours
 
-__all__ = ["AnyServer", "RedisHome", "RedisServer", "SentinelService"]
+__all__ = ["AnyServer", "RedisHome", "RedisServer", "SentinelService", "takes_writes"]
 
 MAX_LEARNED: Final = 16  # nodes of a cluster that are remembered beside those of the URL, in case those are gone
 
@@ -71,6 +78,10 @@ class RedisServer:
 
     async def greet(self, tasks: TaskGroup, on_push: OnPush | None = None) -> tuple[Pipeline, dict[bytes, Any]]:
         """Do the same as `connect`. Returns also what the server tells of itself."""
+        with unexpected_is_lost():
+            return await self._greet(tasks, on_push)
+
+    async def _greet(self, tasks: TaskGroup, on_push: OnPush | None) -> tuple[Pipeline, dict[bytes, Any]]:
         try:
             with anyio.fail_after(self.timeout):
                 stream = await self._open_stream()
@@ -80,7 +91,9 @@ class RedisServer:
         tasks.start_soon(pipeline.run)
         try:
             with anyio.fail_after(self.timeout):
-                told: dict[bytes, Any] = await pipeline.ask(*self._hello())
+                told: Any = await pipeline.ask(*self._hello())
+                if not isinstance(told, dict) or not {b"mode", b"role"} <= told.keys():
+                    raise ConnectionLost("what answers is no Redis server: it does not tell its role")
                 if self.db:
                     await pipeline.ask(b"SELECT", self.db)
         except BaseException as exc:
@@ -110,10 +123,15 @@ class RedisServer:
         )
 
 
+def takes_writes(told: Any) -> bool:
+    """Return whether a server is a master, or a node of a cluster, by its answer to HELLO."""
+    return isinstance(told, dict) and (told.get(b"role") == b"master" or told.get(b"mode") == b"cluster")
+
+
 async def _connect_to_master(server: RedisServer, tasks: TaskGroup, on_push: OnPush | None = None) -> Pipeline:
     """Connect to a server that takes writes. In a cluster any node will do: it redirects what it does not have."""
     pipeline, told = await server.greet(tasks, on_push)
-    if told[b"role"] != b"master" and told[b"mode"] != b"cluster":
+    if not takes_writes(told):
         error = ConnectionLost("it is a replica, which takes no writes: the URL has to name the master")
         pipeline.close(error)
         raise error
@@ -218,4 +236,5 @@ class SentinelService:
             pipeline.close(ConnectionLost("it is not needed any more"))
         if answer is None:
             raise ConnectionLost(f"it knows no service {self._name!r}")
-        return answer[0].decode(), int(answer[1])
+        with unexpected_is_lost():
+            return answer[0].decode(), int(answer[1])

@@ -190,6 +190,32 @@ def test_a_master_among_its_replicas(start_redis: Any, run: Run) -> None:
     replica.kill()
 
 
+def test_a_master_becomes_a_replica_by_hand(start_redis: Any, run: Run) -> None:
+    """Calls and subscriptions go to the new master: subscribers are told of the gap, and hear what comes after it."""
+    old, new = start_redis(), start_redis()
+    new.command("REPLICAOF", old.host, str(old.port))
+
+    async def test() -> None:
+        async with (
+            open_backend(f"{old.url},{new.host}:{new.port}") as backend,
+            backend.bus.subscribe("t") as messages,
+        ):
+            await backend.documents.put("things", "k", b"1")
+            new.command("REPLICAOF", "NO", "ONE")
+            old.command("REPLICAOF", new.host, str(new.port))
+            with pytest.raises(StorageError, match="replica"):
+                await backend.documents.put("things", "k", b"2")
+            with anyio.fail_after(FAILOVER), pytest.raises(StorageError, match="connection was lost"):
+                await anext(messages)
+            await works_again(lambda: backend.bus.publish("t", b"after"))
+            with anyio.fail_after(FAILOVER):
+                assert await anext(messages) == b"after"
+
+    run(test)
+    old.kill()
+    new.kill()
+
+
 @asynccontextmanager
 async def moving(slot: int, source: Any, sink: Any) -> AsyncIterator[None]:
     """While the context lasts the slot is being moved; then its keys are, and the cluster knows it."""
