@@ -92,8 +92,8 @@ class RedisServer:
         try:
             with anyio.fail_after(self.timeout):
                 told: Any = await pipeline.ask(*self._hello())
-                if not isinstance(told, dict) or not {b"mode", b"role"} <= told.keys():
-                    raise ConnectionLost("what answers is no Redis server: it does not tell its role")
+                if not isinstance(told, dict) or b"mode" not in told:  # a Sentinel tells no role
+                    raise ConnectionLost("what answers is no Redis server: it does not tell its mode")
                 if self.db:
                     await pipeline.ask(b"SELECT", self.db)
         except BaseException as exc:
