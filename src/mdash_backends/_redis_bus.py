@@ -34,7 +34,8 @@ _log = logging.getLogger(__name__)
 
 RECONNECT_DELAY: Final = 0.2  # seconds between two tries to connect: all has to work 5 seconds after the server is back
 
-TEST_INTERVAL: Final = 1.0  # seconds of silence, after which a connection is tested
+TEST_INTERVAL: Final = 1.0  # seconds of silence, after which a connection is tested; also between two questions for
+# the role of its server
 
 SUBSCRIBE_SLICE: Final = 500  # channels in one command on a new connection: 40 KB, and milliseconds of the server
 
@@ -173,6 +174,7 @@ class RedisBus:
             pipeline = self._pipeline = await self._client.home.connect(tasks, self._dispatch)
             self._asked.clear()
             tasks.start_soon(self._test, pipeline)
+            tasks.start_soon(self._watch_role, pipeline)
             tasks.start_soon(self._ask_for_all)
             await pipeline.closed.wait()
             raise ConnectionLost("the connection was lost") from pipeline.failure
@@ -207,11 +209,10 @@ class RedisBus:
                 self._answered.set()
 
     async def _test(self, pipeline: Pipeline) -> None:
-        """Read a key after each interval of silence. Raises if no answer comes in time, if the cluster is down, or if
-        the server is not the master any more.
+        """Read a key after each interval of silence. Raises if no answer comes in time, or if the cluster is down.
 
-        Such a server, and a node that is cut off from its cluster, keeps its subscribers and answers a PING: they would
-        receive nothing. While messages come the connection works.
+        A node that is cut off from its cluster keeps its subscribers, and answers a PING: they would receive nothing.
+        While messages come the connection works.
         """
         timeout = self._client.home.timeout
         while True:
@@ -219,13 +220,22 @@ class RedisBus:
             if anyio.current_time() - self._last_received < TEST_INTERVAL:
                 continue
             try:
-                with anyio.fail_after(timeout):
-                    with suppress(AskRedirect):  # the key is elsewhere: the cluster works
-                        await pipeline.ask(b"GET", self._probe)
-                    if not takes_writes(await pipeline.ask(b"HELLO", 3)):
-                        raise ConnectionLost(_REPLICA)
+                with anyio.fail_after(timeout), suppress(AskRedirect):  # the key is elsewhere: the cluster works
+                    await pipeline.ask(b"GET", self._probe)
             except TimeoutError as exc:
                 raise TimeoutError(f"no answer within {timeout:g} s") from exc
+
+    async def _watch_role(self, pipeline: Pipeline) -> None:
+        """Ask the server for its role in each interval. Raises if it is not the master any more.
+
+        It is asked also while messages come: a replica passes them on, after a time in which it had lost some. `_test`
+        sees to it that the answers come.
+        """
+        while True:
+            await anyio.sleep(TEST_INTERVAL)
+            if not takes_writes(await pipeline.ask(b"HELLO", 3)):
+                self._client.leave(pipeline.host, pipeline.port)
+                raise ConnectionLost(_REPLICA)
 
     def _lost(self, errors: BaseExceptionGroup[Exception]) -> None:
         error: BaseException = errors

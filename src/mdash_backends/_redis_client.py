@@ -75,7 +75,7 @@ class RedisClient:
         self.inspect: Callable[[NodeConnection], Awaitable[None]] | None = None
         """Called with each node when a connection to it has been made: another server may be there than before."""
         self.on_demotion: Callable[[], None] | None = None
-        """Called when a server takes no writes any more: what else is connected to it has to leave it too."""
+        """Called when the server of the URL takes no writes any more: what else is connected to it has to leave it."""
         self._home = NodeConnection(home, tasks, self._on_connected)
         self._nodes: dict[RedisServer, NodeConnection] = {}
         self._owners: dict[int, NodeConnection] = {}  # of slots that the home does not own: at most HASH_SLOTS
@@ -121,6 +121,14 @@ class RedisClient:
         """The connection to the server that the URL names."""
         return self._home
 
+    def leave(self, host: str, port: int) -> None:
+        """Close the connection to a server that takes no writes any more: a replica publishes to its own clients only.
+
+        Does nothing if the next server of the URL is connected already.
+        """
+        if self._home.address == (host, port):
+            self._home.drop()
+
     async def masters(self) -> list[NodeConnection]:
         """Return the servers that take writes: one, or the masters of a cluster that have slots, connected or not.
 
@@ -136,7 +144,7 @@ class RedisClient:
                 raise
             _log.warning("%s: the other nodes are not known until they are used: %s", self.home, reason(exc.__cause__))
             return [self._home]
-        named = self._home.host or self._server.host  # for a node that does not know its own address
+        named = self._host_of(self._home)  # for a node that does not know its own address
         try:
             with unexpected_is_lost():
                 places = dict.fromkeys((master[0] or b"", master[1]) for _, _, master, *_ in ranges)
@@ -157,9 +165,9 @@ class RedisClient:
     def _failed(self, node: NodeConnection, error: Exception) -> StorageError:
         """Return the error of a call, and see to it that the next call goes to another server if that is needed."""
         if isinstance(error, ReadOnlyServer):  # another server is the master now
+            node.drop()
             if self.on_demotion is not None:
                 self.on_demotion()
-            node.drop()
         if node.lost and node is not self._home:  # the cluster knows the successor
             self._owners = {slot: owner for slot, owner in self._owners.items() if owner is not node}
         return StorageError(f"{node.home}: {reason(error)}")
@@ -175,7 +183,10 @@ class RedisClient:
 
     def _node(self, told: AskRedirect, teller: NodeConnection) -> NodeConnection:
         """Return the node to which another one redirects. A node without a host is on the host of that other one."""
-        return self._node_at(told.host or teller.host or self._server.host, told.port)
+        return self._node_at(told.host or self._host_of(teller), told.port)
+
+    def _host_of(self, node: NodeConnection) -> str:
+        return self._server.host if node.address is None else node.address[0]
 
     def _node_at(self, host: str, port: int) -> NodeConnection:
         server = attrs.evolve(self._server, host=host, port=port)

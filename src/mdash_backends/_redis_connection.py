@@ -5,6 +5,7 @@ Commands are short here, so one connection can carry them all: concurrent caller
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Coroutine, Hashable
 from functools import partial
 from typing import Any, Final
@@ -57,9 +58,9 @@ class NodeConnection:
         return self._pipeline is None or self._pipeline.failure is not None
 
     @property
-    def host(self) -> str | None:
-        """The host that it is, or was last, connected to."""
-        return None if self._pipeline is None else self._pipeline.host
+    def address(self) -> tuple[str, int] | None:
+        """The host and port that it is, or was last, connected to."""
+        return None if self._pipeline is None else (self._pipeline.host, self._pipeline.port)
 
     @property
     def server_name(self) -> str:
@@ -81,20 +82,16 @@ class NodeConnection:
         """
         if not self._places.acquire_nowait():
             await self._wait_for_place(line)
-        sent = False
         try:
             pipeline = self._pipeline
             if pipeline is None or pipeline.failure is not None:
                 pipeline = await self._connected()
             call = pipeline.begin(*command, asking=asking, on_end=partial(self._end_call, pipeline))
-            sent = True
-        except REDIS_FAILURES as exc:
-            if self.lost:
+        except BaseException as exc:
+            if self.lost and isinstance(exc, REDIS_FAILURES):
                 self._count_failure(exc)
+            self._places.release()
             raise
-        finally:
-            if not sent:
-                self._places.release()
         return await call.result()
 
     def _end_call(self, pipeline: Pipeline) -> None:
@@ -127,14 +124,16 @@ class NodeConnection:
         """
         timeout = self.home.timeout
         silent = received = 0
-        due, since = 0, anyio.current_time()  # commands that have to be answered now, and when they had been sent
+        sent: deque[tuple[int, float]] = deque([(0, 0.0)])  # how many commands had been sent, at the end of each step
         while pipeline.failure is None and silent <= SILENCE_STEPS:
             await anyio.sleep(timeout / SILENCE_STEPS)
             silent = silent + 1 if pipeline.pending and pipeline.received == received else 0
-            received = pipeline.received
-            if pipeline.answered >= due:
-                due, since = pipeline.answered + pipeline.pending, anyio.current_time()
-            elif anyio.current_time() - since > MAX_WAIT:
+            received, now = pipeline.received, anyio.current_time()
+            if (number := pipeline.answered + pipeline.pending) > sent[-1][0]:
+                sent.append((number, now))
+            while len(sent) > 1 and sent[0][0] <= pipeline.answered:
+                sent.popleft()
+            if sent[0][0] > pipeline.answered and now - sent[0][1] >= MAX_WAIT:
                 pipeline.close(TimeoutError(f"no answer within {MAX_WAIT:g} s, while others came"))
         pipeline.close(TimeoutError(f"no answer within {timeout:g} s"))
 

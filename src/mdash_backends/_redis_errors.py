@@ -40,7 +40,7 @@ class ConnectionLost(RedisError):
 
 
 class NotConnected(ConnectionLost):
-    """No connection could be made, so the command was not sent."""
+    """There is no connection, so the command was not sent."""
 
 
 class ReplyError(RedisError):

@@ -15,7 +15,7 @@ import anyio
 import hiredis
 from anyio import CancelScope, EndOfStream
 
-from mdash_backends._redis_errors import REDIS_FAILURES, ConnectionLost, log_unexpected, reply_error
+from mdash_backends._redis_errors import REDIS_FAILURES, ConnectionLost, NotConnected, log_unexpected, reply_error
 from mdash_backends._redis_stream import OpenStream
 
 __all__ = ["PendingCommand", "Pipeline"]
@@ -70,6 +70,7 @@ class Pipeline:
 
         Raises:
             ReplyError: the answer is an error.
+            NotConnected: the connection had ended before.
             ConnectionLost: the connection has ended. The server may have run the command.
         """
         return await self.begin(*command, asking=asking).result()
@@ -77,7 +78,7 @@ class Pipeline:
     def begin(
         self, *command: bytes | int, asking: bool = False, on_end: Callable[[], None] | None = None
     ) -> PendingCommand:
-        """Send a command. Raises `ConnectionLost` if the connection has ended, so that nothing was sent.
+        """Send a command. Raises `NotConnected` if the connection has ended before.
 
         Args:
             on_end: is called once, when the answer has come or the connection has ended, also if the caller does not
@@ -92,7 +93,7 @@ class Pipeline:
         return call
 
     def send(self, *command: bytes | int) -> None:
-        """Send a command whose answer is a push message, if it is not an error. Raises `ConnectionLost`."""
+        """Send a command whose answer is a push message, if it is not an error. Raises `NotConnected`."""
         self._send(command)
 
     def close(self, why: Exception) -> None:
@@ -124,7 +125,7 @@ class Pipeline:
 
     def _send(self, command: tuple[bytes | int, ...]) -> None:
         if self.failure is not None:
-            raise self._lost()
+            raise NotConnected("the connection was lost") from self.failure
         self._unsent.append(hiredis.pack_command(command))  # type: ignore[arg-type]  # the stubs know tuples of one only
         if len(self._unsent) == 1:
             self._unsent_news.set()

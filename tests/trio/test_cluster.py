@@ -853,3 +853,38 @@ async def test_a_link_with_a_call_in_flight_is_kept(
     cluster.nursery.start_soon(answer_the_first)
     with pytest.raises(CallTimeout):
         await inbox.peers.call("other0", "Slow", b"{}", timeout=1)
+
+
+async def test_a_link_with_a_frame_under_way_is_kept(
+    autojump_clock: Any, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request of a peer is answered that comes in the same moment in which a link to one more node is made, and what
+    is sent to a peer while the bus is slow arrives in its order.
+    """
+    here, _ = cluster.nodes
+    monkeypatch.setattr(peers_module, "MAX_IDLE_PEERS", 1)
+    inbox, bus = here.others.inbox, heard(here)
+    assert inbox is not None
+    inbox.peers.notify("other0", "Nothing", None)
+    await trio.testing.wait_all_tasks_blocked()
+    async with cluster.bus.subscribe("node.other0") as received:
+        inbox.peers._receive(b'other0 {"id":1,"method":"Nothing"}')
+        inbox.peers.notify("other1", "Nothing", None)
+        assert b'"id":1' in await anext(received)
+
+        publish, is_fast = bus.publish, trio.Event()
+
+        async def slowly(topic: str, message: bytes) -> None:
+            if b"First" in message:
+                await is_fast.wait()
+            await publish(topic, message)
+
+        monkeypatch.setattr(bus, "publish", slowly)
+        inbox.peers.notify("other0", "First", None)
+        await trio.testing.wait_all_tasks_blocked()
+        inbox.peers.notify("other2", "Nothing", None)
+        inbox.peers.notify("other0", "Second", None)
+        await trio.testing.wait_all_tasks_blocked()
+        is_fast.set()
+        assert b"First" in await anext(received)
+        assert b"Second" in await anext(received)

@@ -176,7 +176,7 @@ class Peers:
     def _forget_idle(self) -> None:
         """Forget the first link over which nothing is under way, if there is one."""
         for node, (link, stream) in self._links.items():
-            if link.connection.is_idle and stream.is_read:
+            if link.connection.is_idle and stream.is_idle:
                 self.forget(node)
                 return
 
@@ -211,33 +211,45 @@ class _BusStream:
         self._topic = topic
         self._head = sender + b" "
         self._outlet, self._inbox = trio.open_memory_channel[bytes](MAX_INBOX)
+        self._unhandled = 0
+        self._is_handling = self._is_sending = False
 
     @property
-    def is_read(self) -> bool:
-        """Whether no frame of the peer waits to be read."""
-        return not self._inbox.statistics().current_buffer_used
+    def is_idle(self) -> bool:
+        """Whether every frame of the peer has been handled, and none is on its way to it."""
+        return not (self._unhandled or self._is_sending)
 
     def offer(self, frame: bytes) -> None:
         """Queue a frame of the peer. Never waits."""
         try:
             self._outlet.send_nowait(frame)
+            self._unhandled += 1
         except trio.WouldBlock:
             self._on_lost()  # as after a gap: a notification may have been in it; the call of a sender times out
         except trio.ClosedResourceError:
             pass  # delivery is at most once
 
     async def receive(self) -> bytes | None:
+        if self._is_handling:  # the frame before: the link asks for one after the other
+            self._is_handling = False
+            self._unhandled -= 1
         try:
-            return await self._inbox.receive()
+            frame = await self._inbox.receive()
         except trio.EndOfChannel:
             return None
+        self._is_handling = True
+        return frame
 
     async def send(self, messages: Sequence[bytes]) -> None:
-        for message in messages:
-            try:
-                await self._bus.publish(self._topic, self._head + message)
-            except StorageError:
-                pass  # delivery is at most once: the call times out
+        self._is_sending = True
+        try:
+            for message in messages:
+                try:
+                    await self._bus.publish(self._topic, self._head + message)
+                except StorageError:
+                    pass  # delivery is at most once: the call times out
+        finally:
+            self._is_sending = False
 
     def close(self, code: int, reason: str) -> None:
         self.abort()
