@@ -870,7 +870,8 @@ async def test_a_link_with_a_frame_under_way_is_kept(
     async with cluster.bus.subscribe("node.other0") as received:
         inbox.peers._receive(b'other0 {"id":1,"method":"Nothing"}')
         inbox.peers.notify("other1", "Nothing", None)
-        assert b'"id":1' in await anext(received)
+        with trio.fail_after(10):
+            assert b'"id":1' in await anext(received)
 
         publish, is_fast = bus.publish, trio.Event()
 
