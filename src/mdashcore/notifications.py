@@ -20,6 +20,7 @@ __all__ = [
     "OFFLINE",
     "ONLINE",
     "REJECTED",
+    "ROLLOUT_PHASE",
     "RPC_IN",
     "RPC_OUT",
     "UPDATED",
@@ -35,6 +36,7 @@ DELTA_WITHHELD: Final = "delta.withheld"  # a delta that is larger than the devi
 FIRMWARE_ADDED: Final = "firmware.added"  # to the library: the id is that of the image
 FIRMWARE_UPDATED: Final = "firmware.updated"
 FIRMWARE_DELETED: Final = "firmware.deleted"
+ROLLOUT_PHASE: Final = "rollout.phase"  # the next phase of a rollout has begun
 REJECTED: Final = "rejected"  # a frame of the device that could not be read
 RPC_IN: Final = "rpc.in."  # followed by the method: the device was called
 RPC_OUT: Final = "rpc.out."  # followed by the method: the device sent a notification or a request

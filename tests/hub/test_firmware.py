@@ -414,6 +414,31 @@ def test_a_process_that_is_killed_before_it_has_looked(tools, request_):
     assert ended == {True, False}
 
 
+def test_other_tasks_run_while_updates_are_read(tools, place):
+    """For a removal that was interrupted, and for orphans: there is a pause for each update."""
+    entry, _ = tools.run(place.add())
+    for n in range(5):
+        key = DeviceKey("alice", f"d{n}")
+        tools.run(place.hub.create_device("alice", key.id))
+        tools.run(place.hub.updates.create(key, place.hub.updates.new_id(), attrs.evolve(IMAGE, sha256="1" * 64)))
+    tools.run(place.hub.firmware.records.put(f"alice/{ID}", entry.after(RemovalStep.BEGIN)))
+    tools.run(place.hub.blobs.put(blob_key("alice", "img_left"), pieces(BYTES)))
+    pauses = []
+
+    async def pause():
+        pauses.append(1)
+
+    def paused(coroutine):
+        pauses.clear()
+        tools.run(coroutine)
+        return len(pauses)
+
+    assert paused(place.hub.firmware.removal.orphans(pause)) >= 5
+    assert paused(place.hub.updates.orphans(pause)) == 5
+    assert paused(place.hub.firmware.finish_removal("alice", DIGEST, pause)) == 5
+    assert tools.run(place.entries()) == {}
+
+
 @pytest.mark.parametrize("is_replaced", [True, False])
 def test_an_update_that_is_refused_costs_no_other(tools, place, is_replaced):
     """Its image was removed: an update that waits stays. One that another user has queued since stays too."""

@@ -142,6 +142,21 @@ async def test_an_image_is_downloaded(alice):
     assert (outside.status_code, outside.headers["Content-Range"]) == (416, f"bytes */{len(data)}")
 
 
+async def test_downloads_close_no_lists(alice, bob, server, monkeypatch):
+    """They have a bound of their own, for the account and for the process."""
+    made, theirs = await add(alice), await add(bob)
+    with ExitStack() as stack:
+        for _ in range(16):
+            stack.enter_context(server.service.downloading("alice"))
+        answer = await alice.http.get(f"/firmware/{made['id']}/image")
+        assert (answer.status_code, answer.json()["error"]["limit"]) == (429, "downloads")
+        assert (await alice.http.get("/firmware?devices=1")).status_code == 200
+        assert (await bob.http.get(f"/firmware/{theirs['id']}/image")).status_code == 200
+        monkeypatch.setattr("mdashcore.server.service.MAX_DOWNLOADS", 16)
+        assert (await bob.http.get(f"/firmware/{theirs['id']}/image")).status_code == 429
+    assert (await alice.http.get(f"/firmware/{made['id']}/image")).status_code == 200
+
+
 async def test_name_and_notes_are_changed(alice):
     """By POST or PUT, each alone; anything else is refused."""
     made = await add(alice)

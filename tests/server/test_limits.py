@@ -128,6 +128,7 @@ def test_the_table_of_the_configuration(tmp_path):
     assert load_config(path).limits == ServerLimits(devices=7, free_disk=1)
     assert {field.name for field in attrs.fields(AccountLimits) if is_per_process(field.name)} == {
         "uploads",
+        "downloads",
         "subscribers",
         "lists",
     }

@@ -85,7 +85,7 @@ async def test_a_store_that_is_away(autojump_clock, hub, monkeypatch):
     await put(hub, "ota_lost")
     orphans = hub.updates.orphans
 
-    async def fail():
+    async def fail(pause):
         monkeypatch.setattr(hub.updates, "orphans", orphans)
         raise StorageError("away")
 

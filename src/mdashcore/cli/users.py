@@ -74,7 +74,8 @@ def add_user(remote: Remote, *, name: str, password: str | None, admin: bool) ->
 def show_limits(remote: Remote, *, name: str | None, as_json: bool) -> None:
     """Show each limit of a user with its use; without a NAME, those of every user that are in use.
 
-    Limits are set in the server's configuration. Uploads, subscribers and lists are those of the server that answers.
+    Limits are set in the server's configuration. Uploads, downloads, subscribers and lists are those of the server that
+    answers.
     """
     found = remote.get("users", "limits") if name is None else remote.get("users", name, "limits")
     if as_json:

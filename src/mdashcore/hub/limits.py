@@ -55,6 +55,9 @@ class AccountLimits:
     uploads: int = _per_process(8)
     """Images that are being uploaded at the same time: a fourth of the uploads that the process accepts."""
 
+    downloads: int = _per_process(16)
+    """Images that are being downloaded at the same time: the runners of a company's CI. Each has 64 KB in memory."""
+
     subscribers: int = _per_process(200)
     """Notification sockets: the dashboards and programs of a large company. Each has 64 KB in memory at most."""
 

@@ -26,6 +26,8 @@ from mdashcore.trio.node import Node
 
 __all__ = ["Service", "ServiceSettings"]
 
+MAX_DOWNLOADS: Final = 128  # downloads of all accounts at the same time: 8 MB in memory, as long as slow clients take
+
 MAX_LOG_PASSES: Final = 16  # passes over whole logs at the same time: those of four accounts, a fifth of a second each
 
 _NUMBER: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9}")
@@ -140,6 +142,7 @@ class Service:
         limits = self.hub.limits
         self.lists: InFlight = InFlight("lists", limits.lists, "lists")
         self.uploads: InFlight = InFlight("uploads", limits.uploads, "uploads")
+        self.downloads: InFlight = InFlight("downloads", limits.downloads, "downloads")
         self._devices_uploaded: set[DeviceKey] = set()
         self._log_passes = 0
 
@@ -210,6 +213,19 @@ class Service:
                     self._devices_uploaded.discard(key)
 
     @contextmanager
+    def downloading(self, account: str) -> Iterator[None]:
+        """Count a download of an image as long as the context lasts.
+
+        Raises:
+            LimitReached: the account has as many downloads as it may have.
+            Busy: the process has as many as it may have.
+        """
+        with self.downloads.one(account):
+            if len(self.downloads) > MAX_DOWNLOADS:
+                raise Busy(f"{MAX_DOWNLOADS} downloads are going on")
+            yield
+
+    @contextmanager
     def reading_log(self) -> Iterator[None]:
         """Count a pass over an account's stored notifications as long as the context lasts, beside the account's lists.
 
@@ -241,6 +257,7 @@ class Service:
             "open_jobs": open_jobs,
             "image_bytes": stored.all_image_bytes,
             "uploads": self.uploads.of(account),
+            "downloads": self.downloads.of(account),
             "subscribers": self.node.subscribers.of(account),
             "lists": self.lists.of(account),
         }

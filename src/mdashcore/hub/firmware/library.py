@@ -18,6 +18,7 @@ from mdashcore.hub.feed import Feed
 from mdashcore.hub.firmware.describe import describe
 from mdashcore.hub.firmware.needs import ImageNeeds
 from mdashcore.hub.firmware.removal import ImageRemoval, image_record
+from mdashcore.hub.pausing import Pause, never_pause
 from mdashcore.hub.records.contention import Contention
 from mdashcore.hub.records.schema import FIRMWARE
 from mdashcore.hub.records.store import Record, Records, scoped
@@ -65,6 +66,17 @@ class FirmwareLibrary:
         """Return a new id for the blob of an image that is about to be added."""
         return identity.make_id(BLOB_PREFIX, self._entropy(8))
 
+    async def finish_removal(self, account: str, sha256: str, pause: Pause = never_pause) -> None:
+        """Finish a removal of an image that was interrupted. `add` would do that, but it may take a while.
+
+        Args:
+            pause: awaited after each update that was looked at.
+        """
+        try:
+            await self.removal.remove_orphan(account, entry_id(sha256), pause)
+        except Damaged:
+            pass  # `add` replaces it
+
     async def add(
         self,
         account: str,
@@ -76,6 +88,7 @@ class FirmwareLibrary:
         name: str = "",
         notes: str = "",
         check_account: Callable[[], Awaitable[None]] | None = None,
+        pause: Pause = never_pause,
     ) -> tuple[FirmwareEntry, bool]:
         """Add an image whose bytes are in the blob `scoped(account, blob)`, and notify subscribers.
 
@@ -88,6 +101,7 @@ class FirmwareLibrary:
             key: the id of the key.
             check_account: awaited after the entry was stored. Raises `NotFound` if the account was removed meanwhile:
                 then nothing is left for a later account of its name.
+            pause: awaited after each update that is looked at because the same image is just being removed.
 
         Returns:
             the entry, and whether it is new.
@@ -110,7 +124,7 @@ class FirmwareLibrary:
             key=key,
         )
         try:
-            entry = await self._put(account, made, check_account)
+            entry = await self._put(account, made, check_account, pause)
         except (LimitReached, AlreadyExists, NotFound):
             await self.blobs.delete(scoped(account, blob))
             raise
@@ -119,7 +133,7 @@ class FirmwareLibrary:
         return entry, entry is made
 
     async def _put(
-        self, account: str, made: FirmwareEntry, check_account: Callable[[], Awaitable[None]] | None
+        self, account: str, made: FirmwareEntry, check_account: Callable[[], Awaitable[None]] | None, pause: Pause
     ) -> FirmwareEntry:
         """Store a new entry. Returns it, or that of the same image. Raises as `add`."""
         place = scoped(account, made.id)
@@ -148,7 +162,7 @@ class FirmwareLibrary:
                     await race.lost()
             else:  # a removal that was interrupted, or one that is going on
                 try:
-                    await self.removal.finish(account, found)
+                    await self.removal.finish(account, found, pause)
                 except Conflict:
                     continue  # it is kept
                 await race.lost()

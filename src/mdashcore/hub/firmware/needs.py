@@ -46,16 +46,18 @@ class ImageNeeds:
                     return f"the update of {split(document.key)[1]!r}, which is {update.state},"
         return None
 
-    async def all(self, damaged: list[str]) -> set[tuple[str, str]]:
+    async def all(self, damaged: list[str], pause: Pause) -> set[tuple[str, str]]:
         """Return (account, id) of every blob that is needed.
 
         Args:
             damaged: receives the keys of the records that cannot be read.
+            pause: awaited after each update.
         """
         found = set[tuple[str, str]]()
-        async for key, update in self._updates.scan(damaged=damaged):
-            if not update.ended:
-                found.add((split(key)[0], update.blob_id))
+        async with aclosing(self._updates.scan_all(pause, damaged)) as updates:
+            async for key, update in updates:
+                if not update.ended:
+                    found.add((split(key)[0], update.blob_id))
         async for key, rollout in self._rollouts.scan(damaged=damaged):
             if not rollout.ended:
                 found.add((split(key)[0], rollout.blob_id))

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
+
 from mdashcore import notifications
 from mdashcore._errors import Conflict, Damaged, NotFound, VersionConflict
 from mdashcore.firmware_entry import BLOB_PREFIX, EntryState, FirmwareEntry, RemovalStep
@@ -122,34 +124,42 @@ class ImageRemoval:
         async for key in self._blobs.scan(scoped(account, f"{BLOB_PREFIX}_")):
             await self._blobs.delete(key)
 
-    async def orphans(self) -> set[tuple[str, str]]:
+    async def orphans(self, pause: Pause = never_pause) -> set[tuple[str, str]]:
         """Return (account, id) of every blob without an entry, and of every entry whose removal is not finished.
 
         Some may be on their way into the library, or out of it. The caller removes only those that are still among
         them an hour later.
+
+        Args:
+            pause: awaited after each record.
         """
         blobs = {split(key) async for key in self._blobs.scan() if f"/{BLOB_PREFIX}_" in key}
         removing: set[tuple[str, str]] = set()
         damaged: list[str] = []
-        async for key, entry in self._records.scan(damaged=damaged):
-            account, id = split(key)
-            blobs.discard((account, entry.blob))
-            if entry.state is EntryState.REMOVING:
-                removing.add((account, id))
+        async with aclosing(self._records.scan_all(pause, damaged)) as entries:
+            async for key, entry in entries:
+                account, id = split(key)
+                blobs.discard((account, entry.blob))
+                if entry.state is EntryState.REMOVING:
+                    removing.add((account, id))
         if blobs:  # an entry that was damaged, and then removed, may have left them to an update
-            blobs -= await self._needs.all(damaged)
+            blobs -= await self._needs.all(damaged, pause)
         unsure = {split(key)[0] for key in damaged}  # a damaged record may need any blob of its account
         return {(account, blob) for account, blob in blobs if account not in unsure} | removing
 
-    async def remove_orphan(self, account: str, id: str) -> None:
-        """Remove a blob that is one of the `orphans`, or finish a removal. An image that is needed is kept."""
+    async def remove_orphan(self, account: str, id: str, pause: Pause = never_pause) -> None:
+        """Remove a blob that is one of the `orphans`, or finish a removal. An image that is needed is kept.
+
+        Args:
+            pause: awaited after each update that was looked at.
+        """
         if id.startswith(f"{BLOB_PREFIX}_"):
             await self._blobs.delete(scoped(account, id))
             return
         found = await self._records.get(scoped(account, id))
         if found is not None and found.value.state is EntryState.REMOVING:
             try:
-                await self.finish(account, found)
+                await self.finish(account, found, pause)
             except Conflict:
                 pass  # it is kept
 

@@ -303,14 +303,14 @@ class Jobs:
 
     # Orphans
 
-    async def orphans(self) -> set[tuple[str, str]]:
+    async def orphans(self, pause: Pause = never_pause) -> set[tuple[str, str]]:
         """Return (account, id) of jobs whose creation or removal has begun and not ended.
 
         Some may be on their way into the store. The caller removes only those that are still among them an hour later.
         """
         return await self._stored_pieces.marked()
 
-    async def remove_orphan(self, account: str, id: str) -> None:
+    async def remove_orphan(self, account: str, id: str, pause: Pause = never_pause) -> None:
         """Remove the rest of a job that does not exist. One that does exist stays."""
         try:
             is_stored = await self.records.document(scoped(account, id)) is not None

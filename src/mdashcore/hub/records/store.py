@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any, Final, Generic, TypeVar
 
 import attrs
@@ -12,6 +13,7 @@ import msgspec
 
 from mdashcore import _json
 from mdashcore._errors import Damaged, InvalidInput, StorageError, VersionConflict
+from mdashcore.hub.pausing import Pause
 from mdashcore.hub.records.contention import Contention, Race
 from mdashcore.storage import Document, DocumentStore
 
@@ -145,6 +147,23 @@ class Records(Generic[T]):
                     damaged.append(document.key.removeprefix(prefix))
             else:
                 yield document.key, value
+
+    async def scan_all(self, pause: Pause, damaged: list[str] | None = None) -> AsyncGenerator[tuple[str, T], None]:
+        """Yield every key and value of the collection, with a pause before each. Close it with `aclosing`.
+
+        Args:
+            damaged: receives the keys of the damaged documents.
+        """
+        async with aclosing(self.documents()) as documents:
+            async for document in documents:
+                await pause()
+                try:
+                    value = self.read(document)
+                except Damaged:
+                    if damaged is not None:
+                        damaged.append(document.key)
+                else:
+                    yield document.key, value
 
     async def documents(self, prefix: str = "", *, after: str = "") -> AsyncGenerator[Document, None]:
         """Yield every document under a prefix as it is stored, for `read`.

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 import attrs
 
-from mdashcore import ota, rollout
+from mdashcore import notifications, ota, rollout
 from mdashcore._errors import Busy, Conflict, Damaged, DeviceOffline, NotFound
 from mdashcore.hub.driven_record import DrivenRecord
 from mdashcore.hub.leases import Leases, take
@@ -27,7 +27,7 @@ from mdashcore.rollout import Outcome, Rollout, RolloutState
 
 __all__ = ["RolloutPerformer", "UpdateStarter"]
 
-PHASE_BEGUN: Final = "phase"  # the end of a notification's name
+PHASE_BEGUN: Final = notifications.ROLLOUT_PHASE.removeprefix("rollout.")  # its name in `Rollout.unannounced`
 
 SKIP_BATCH: Final = 256  # devices that are skipped before other tasks run: 0.1 s of writing to disk
 

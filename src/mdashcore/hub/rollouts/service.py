@@ -340,20 +340,27 @@ class Rollouts:
 
     # Orphans
 
-    async def orphans(self) -> set[tuple[str, str]]:
+    async def orphans(self, pause: Pause = never_pause) -> set[tuple[str, str]]:
         """Return (account, id) of rollouts that are missing or have ended, and of which an image or a part is left.
 
         Some may be on their way into the store. The caller removes only those that are still among them an hour later.
+
+        Args:
+            pause: awaited after each rollout.
         """
         found = {split(key) async for key in self.blobs.scan() if f"/{ROLLOUT_PREFIX}_" in key}
         for parts in (self.members, self.rosters):
             found |= {split(key.rpartition("/")[0]) for key in await parts.keys()}
         kept = set(map(split, await self.records.keys()))
-        ended = {split(key) async for key, each in self.records.scan() if each.ended}
+        ended: set[tuple[str, str]] = set()
+        async with aclosing(self.records.scan_all(pause)) as records:
+            async for key, each in records:
+                if each.ended:
+                    ended.add(split(key))
         images = {split(key) async for key in self.blobs.scan()}
         return (found - kept) | (ended & images)
 
-    async def remove_orphan(self, account: str, id: str) -> None:
+    async def remove_orphan(self, account: str, id: str, pause: Pause = never_pause) -> None:
         """Remove the rest of a rollout that does not exist, or the image of one that has ended."""
         record = await self.records.get(scoped(account, id))
         if record is None or record.value.ended:

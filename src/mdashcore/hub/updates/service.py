@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, Final, TypeAlias
 
 from mdashcore import identity, ota
@@ -17,6 +18,7 @@ from mdashcore.firmware import Image
 from mdashcore.hub.clock import Clock
 from mdashcore.hub.feed import Feed
 from mdashcore.hub.leases import Leases
+from mdashcore.hub.pausing import Pause, never_pause
 from mdashcore.hub.records.contention import Contention
 from mdashcore.hub.records.schema import History
 from mdashcore.hub.records.store import Record, split
@@ -279,20 +281,24 @@ class Updates:
             return False
         return await self.blobs.size(blob_key(key.account, update.blob_id)) is None
 
-    async def orphans(self) -> set[tuple[str, str]]:
+    async def orphans(self, pause: Pause = never_pause) -> set[tuple[str, str]]:
         """Return (account, id) of every image that was stored for an update, and that no update needs.
 
         Some may be on their way into a device. The caller removes only those that are still among them an hour later.
+
+        Args:
+            pause: awaited after each update.
         """
         images = {key async for key in self.blobs.scan() if f"/{UPDATE_PREFIX}_" in key}
         damaged: list[str] = []
-        async for key, update in self.store.records.scan(damaged=damaged):
-            if not (update.ended and update.owns_blob):
-                images.discard(blob_key(split(key)[0], update.blob_id))
+        async with aclosing(self.store.records.scan_all(pause, damaged)) as updates:
+            async for key, update in updates:
+                if not (update.ended and update.owns_blob):
+                    images.discard(blob_key(split(key)[0], update.blob_id))
         unsure = {split(key)[0] for key in damaged}  # a damaged update may need any image of its account
         return {(account, id) for account, id in map(split, images) if account not in unsure}
 
-    async def remove_orphan(self, account: str, id: str) -> None:
+    async def remove_orphan(self, account: str, id: str, pause: Pause = never_pause) -> None:
         """Remove an image that is one of the `orphans`."""
         await self.blobs.delete(blob_key(account, id))
 

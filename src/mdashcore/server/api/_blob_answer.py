@@ -25,7 +25,7 @@ BLOB_PIECE: Final = 2**16  # bytes in memory for each download, as for a list; a
 
 
 async def send_blob(blobs: BlobStore, key: str, size: int, *, tag: str, file: str) -> Response:
-    """Answer with a blob, or with the part of it that the request asks for, as one of the account's lists.
+    """Answer with a blob, or with the part of it that the request asks for, as one of the account's downloads.
 
     Args:
         size: bytes of the blob.
@@ -33,7 +33,8 @@ async def send_blob(blobs: BlobStore, key: str, size: int, *, tag: str, file: st
         file: the name under which a browser stores it.
 
     Raises:
-        LimitReached: the account has as many lists in flight as it may have.
+        LimitReached: the account has as many downloads as it may have.
+        Busy: the process has as many as it may have.
     """
     scope = cast(Scope, request.scope)
     headers = {"ETag": f'"{tag}"', "Accept-Ranges": "bytes"}
@@ -75,7 +76,7 @@ async def _pieces(
 ) -> AsyncGenerator[bytes, None]:
     """Yield the wanted bytes. Raises `NotFound` if the blob is deleted meanwhile: the connection ends then."""
     pace = Pace(account)
-    with service.lists.one(account):
+    with service.downloading(account):
         for start in range(wanted.start, wanted.stop, BLOB_PIECE):
             yield await blobs.read(key, start, min(BLOB_PIECE, wanted.stop - start))
             await pace()

@@ -308,6 +308,7 @@ class _Present(Collector):
         yield "mdash_login_queue_length", "Logins that wait for the check of a password.", service.passwords.waiting
         yield "mdash_request_body_bytes", "Bytes of request bodies in memory.", service.bodies.size
         yield "mdash_uploads", "Images that are being uploaded.", len(service.uploads)
+        yield "mdash_downloads", "Images that are being downloaded.", len(service.downloads)
         yield "mdash_lists", "Long lists that are being answered.", len(service.lists)
         yield "mdash_running_updates", "Firmware updates that this server drives.", len(node.update_supervisor)
         nodes = 1 if membership is None else len(membership.known)

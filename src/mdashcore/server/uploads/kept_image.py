@@ -18,6 +18,7 @@ from mdashcore.server.auth import Principal
 from mdashcore.server.service import Service
 from mdashcore.server.uploads.image_body import ImageBody
 from mdashcore.trio.shielding import shielded
+from mdashcore.trio.turns import Pace
 
 __all__ = ["CheckFit", "SentImage", "find_kept", "keep_image"]
 
@@ -77,7 +78,8 @@ async def keep_image(
     try:
         size = await body.store(library.blobs, key)
         image = await body.read(library.blobs, key, size)
-        await check_fit(ota.UpdateImage.of(image))
+        await check_fit(facts := ota.UpdateImage.of(image))
+        await library.finish_removal(account, facts.sha256, Pace(account))  # not below: it reads every update
         # the credentials may have been revoked while the image came
         await service.authenticator.of_request(scope)
         uploaded_by = await _uploader(service, principal)
@@ -96,6 +98,7 @@ async def keep_image(
             name=name,
             notes=notes,
             check_account=partial(accounts.check_owner, account, owner),
+            pause=Pace(account),
         )
     )
 

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
+from mdashcore.hub.pausing import Pause
+from mdashcore.trio.turns import Pace
+
 __all__ = ["ORPHAN_INTERVAL", "OrphanCollector"]
 
 ORPHAN_INTERVAL: Final = 3600.0  # seconds: an upload and the check of its image take half of it at most
@@ -15,11 +18,11 @@ ORPHAN_INTERVAL: Final = 3600.0  # seconds: an upload and the check of its image
 class OrphanKeeper(Protocol):
     """The records of a kind, of which orphans may be left."""
 
-    async def orphans(self) -> set[tuple[str, str]]:
-        """Return (account, id) of what may be an orphan."""
+    async def orphans(self, pause: Pause) -> set[tuple[str, str]]:
+        """Return (account, id) of what may be an orphan. `pause` is awaited after each record."""
 
-    async def remove_orphan(self, account: str, id: str) -> None:
-        """Remove an orphan."""
+    async def remove_orphan(self, account: str, id: str, pause: Pause) -> None:
+        """Remove an orphan. `pause` is awaited after each record that is read for it."""
 
 
 class OrphanCollector:
@@ -36,7 +39,8 @@ class OrphanCollector:
 
     async def run(self) -> None:
         """Check once. Raises `MdashError`: the same check has to be tried again."""
-        found = await self._keeper.orphans()
+        pace = Pace(self)
+        found = await self._keeper.orphans(pace)
         for account, id in found & self._before:
-            await self._keeper.remove_orphan(account, id)
+            await self._keeper.remove_orphan(account, id, pace)
         self._before = found

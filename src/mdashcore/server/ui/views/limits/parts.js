@@ -13,6 +13,7 @@ const LIMIT_NAMES = {
   open_jobs: "Open jobs",
   image_bytes: "Images",
   uploads: "Uploads at a time",
+  downloads: "Downloads at a time",
   subscribers: "Notification sockets",
   lists: "Lists at a time",
 };
