@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from contextlib import AsyncExitStack, ExitStack
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,11 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdashcore.server.config import ServerConfig
-from mdashcore.server.handshakes import MAX_HANDSHAKES
+from mdashcore.server.gateway import (
+    MAX_WAITING_HANDSHAKES,
+    MIN_WAITING_HANDSHAKES,
+    SHORT_PART,
+    WAITING_PART,
+    _max_waiting,
+)
 from mdashcore.server.http.connection import HttpConnection
 from mdashcore.server.http.connections import ACCOUNT_SHARE, ENDED_TOGETHER, QUIET_TIME, Connections
 from mdashcore.server.run import open_server
 from mdashcore.server.service import ServiceSettings
+from mdashcore.trio.pacing import STORE_CALLERS
 from mdashcore.trio.transport.readiness import Inflow
 from mdashcore.trio.turns import _turns
 
@@ -101,6 +109,46 @@ async def test_connections_at_work_end_beyond_the_share_of_an_account(number: in
         assert connections.make_room(0.0) == (number > ACCOUNT_SHARE)
         assert sum(one.scope.cancel_called for one in many) == (number > ACCOUNT_SHARE)
         assert not other.scope.cancel_called
+
+
+@pytest.mark.parametrize("by_descriptor", [True, False])
+async def test_handshakes_that_wait_end_beyond_the_share_of_a_network(by_descriptor: bool) -> None:
+    """If descriptors are short: those that came last, before any known client, and none of other networks. They have no
+    part in the bound on other connections, so they do not end for it.
+    """
+    connections, most = Connections(40), 10
+    with ExitStack() as members:
+        known = connection("known")
+        members.enter_context(connections.member(known))
+        members.enter_context(known.waiting())
+        many, others = [connection(None) for _ in range(most + 20)], [connection(None) for _ in range(most)]
+        for network, each in [("many", many), ("others", others)]:
+            for one in each:
+                one._network = network
+                members.enter_context(connections.member(one))
+                members.enter_context(connections.aside(one))
+        for _ in range(2):
+            assert connections.make_room(0.0, by_descriptor=by_descriptor)
+        ended = [one.scope.cancel_called for one in many]
+        assert ended == [False] * most + [by_descriptor] * 20
+        assert not any(one.scope.cancel_called for one in others)
+        assert known.scope.cancel_called != by_descriptor
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "waiting"),
+    [
+        (resource.RLIM_INFINITY, MAX_WAITING_HANDSHAKES),
+        (2**20, MAX_WAITING_HANDSHAKES),
+        (20_000, (20_000 - 4096) // WAITING_PART),
+        (5000, MIN_WAITING_HANDSHAKES),
+        (1024, 1024 // SHORT_PART),
+    ],
+)
+def test_waiting_handshakes_leave_descriptors(monkeypatch: pytest.MonkeyPatch, descriptors: int, waiting: int) -> None:
+    """For the clients that are connected, also where there are fewer than `max_connections` alone may have."""
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (descriptors, descriptors))
+    assert _max_waiting(4096) == waiting
 
 
 class Crowd(ExitStack):
@@ -447,7 +495,7 @@ async def test_a_probe_does_not_wait_for_a_herd(
         async def slowly(token: str) -> Any:
             nonlocal asked
             asked += 1
-            if asked == MAX_HANDSHAKES:
+            if asked == STORE_CALLERS:
                 all_wait.set()
             await answers.wait()
             return await authenticate(token)
@@ -463,7 +511,7 @@ async def test_a_probe_does_not_wait_for_a_herd(
                 async with httpx.AsyncClient(base_url=server.url, timeout=TIMEOUT) as probe:
                     assert (await probe.get("/livez")).status_code == 200
             assert (await known.get("/api/v2/devices")).status_code == 200
-        assert asked == MAX_HANDSHAKES
+        assert asked == STORE_CALLERS
         answers.set()
         for device in devices:
             assert (await device.response()).status == 101

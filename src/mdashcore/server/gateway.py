@@ -47,6 +47,8 @@ WAITING_PART: Final = 2  # handshakes that wait have one of so many parts of the
 
 MIN_WAITING_HANDSHAKES: Final = 1024  # also where descriptors are short: with fewer, requests wait behind each herd
 
+SHORT_PART: Final = 4  # but never more than one part in so many of all descriptors
+
 MAX_WAITING_HANDSHAKES: Final = 32_768  # also where they are many: at 12 KB each, 400 MB
 
 SHUTDOWN_GRACE: Final = 2.0  # seconds that running requests have when the server goes down
@@ -75,11 +77,11 @@ class Gateway:
         self._service = service
         self._sockets = sockets and not only_app
         self._streams: set[trio.abc.Stream] = set()
-        self._connections: Connections = Connections() if beside is None else beside._connections
         self._heads: set[trio.CancelScope] = set()
         root = "" if only_app else service.settings.root_path
         self._root = RootPath(root)
         self._max_waiting = _max_waiting(service.settings.max_connections)
+        self._connections: Connections = Connections(self._max_waiting) if beside is None else beside._connections
         is_instant = INSTANT in service.hub.backend.capabilities
         lane_type, link_type = (ImmediateLane, ImmediateLink) if is_instant else (FastLane, Link)
         self._lane = lane_type(service, lambda value: service.authenticator.authenticate(value), is_open=not only_app)
@@ -105,7 +107,7 @@ class Gateway:
                 async with trio.open_nursery() as accepting:
                     acceptor = Acceptor(
                         self.handle,
-                        lambda spare: self._connections.make_room(trio.current_time(), spare_unread=spare),
+                        self._make_room,
                         lambda: len(self._connections) >= self._service.settings.max_connections,
                         lambda: self._handshakes.entrance.wait_short(self._max_waiting),
                     )
@@ -239,6 +241,10 @@ class Gateway:
         await connection.send(refusal(431, words))
         await connection.linger()
 
+    def _make_room(self, *, spare_unread: bool, by_descriptor: bool) -> bool:
+        now = trio.current_time()
+        return self._connections.make_room(now, spare_unread=spare_unread, by_descriptor=by_descriptor)
+
     async def _cut_off(self, deadline: float) -> None:
         """Close the streams at the deadline, also under code that shields its reads or writes from cancellation."""
         await trio.sleep_until(deadline)
@@ -249,8 +255,10 @@ class Gateway:
 def _max_waiting(max_connections: int) -> int:
     """Return the number of handshakes that may wait before no more connections are accepted."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    left = MAX_WAITING_HANDSHAKES if limit == resource.RLIM_INFINITY else (limit - max_connections) // WAITING_PART
-    return max(MIN_WAITING_HANDSHAKES, min(left, MAX_WAITING_HANDSHAKES))
+    if limit == resource.RLIM_INFINITY:
+        return MAX_WAITING_HANDSHAKES
+    least = min(MIN_WAITING_HANDSHAKES, limit // SHORT_PART)
+    return max(least, min((limit - max_connections) // WAITING_PART, MAX_WAITING_HANDSHAKES))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import resource
 from collections.abc import Awaitable, Callable
 from math import inf
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import trio
 
@@ -34,13 +34,19 @@ REFUSAL_LOG_INTERVAL: Final = 60.0  # seconds between two lines of the log
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 
+class MakeRoom(Protocol):
+    """Ends some connections that have nothing to do."""
+
+    def __call__(self, *, spare_unread: bool, by_descriptor: bool) -> bool:
+        """Return `False` if there are none."""
+
+
 class Acceptor:
     """Accepts the connections of listeners.
 
     Args:
         handle: serves a connection.
-        make_room: ends some connections that have nothing to do. Returns `False` if there are none. Its argument says
-            whether those are spared whose bytes the server has not read yet.
+        make_room: ends some connections, as `Connections.make_room`.
         is_full: returns whether there are as many connections as the memory is meant for.
         wait_for_pace: waits until the server has time for more connections. Meanwhile they wait in the kernel.
     """
@@ -48,7 +54,7 @@ class Acceptor:
     def __init__(
         self,
         handle: Callable[[trio.abc.Stream], Awaitable[None]],
-        make_room: Callable[[bool], bool],
+        make_room: MakeRoom,
         is_full: Callable[[], bool] = lambda: False,
         wait_for_pace: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
     ) -> None:
@@ -69,7 +75,7 @@ class Acceptor:
                     if exc.errno not in _EXHAUSTED:
                         raise
                     self._log_shortage(f"no file descriptors for more connections ({exc})")
-                    self._make_room(False)
+                    self._make_room(spare_unread=False, by_descriptor=True)
                     await trio.sleep(RETRY_ACCEPT)
 
     async def _accept(self, listener: trio.abc.Listener[Any], connections: trio.Nursery) -> None:
@@ -82,16 +88,16 @@ class Acceptor:
 
     async def _take(self, stream: trio.abc.Stream, connections: trio.Nursery) -> None:
         """Serve a connection, or close it if there is no room."""
-        if _is_of_the_last(stream):
+        if by_descriptor := _is_of_the_last(stream):
             self._log_shortage("no file descriptors for more connections (the limit of this process is near)")
         elif self._is_full():
             self._log_shortage("no more connections (max_connections)")
         else:
             connections.start_soon(self._handle, stream)
             return
-        if not self._make_room(True):
+        if not self._make_room(spare_unread=True, by_descriptor=by_descriptor):
             await trio.sleep(RETRY_ACCEPT)  # in which the server reads what has come
-            if not self._make_room(False):
+            if not self._make_room(spare_unread=False, by_descriptor=by_descriptor):
                 await close_now(stream)
                 return
         elif _is_of_the_very_last(stream):

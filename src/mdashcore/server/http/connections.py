@@ -15,6 +15,7 @@ that waits for its turn, or bytes that have come and are not read yet.
 from __future__ import annotations
 
 import heapq
+import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ ENDED_TOGETHER: Final = 16  # connections ended together when there is no room: 
 
 CHECKED_FOR_EACH: Final = 256  # connections that are checked for each that ends: 0.3 ms of work for a newcomer
 
+NETWORK_PART: Final = 4  # one part in so many of those that may wait aside is the share of a network
+
 FLOOD_PART: Final = 4  # strangers of one network are a flood beyond one part in so many of all connections: below it
 # they cost the idle clients of large accounts no more than as many reconnects
 
@@ -41,11 +44,18 @@ MAX_CHECKED: Final = 4 * ENDED_TOGETHER  # connections that are checked for unre
 
 
 class Connections:
-    """All connections that have not become WebSockets."""
+    """All connections that have not become WebSockets.
 
-    def __init__(self) -> None:
+    Args:
+        most_aside: how many may wait aside.
+    """
+
+    def __init__(self, most_aside: int = sys.maxsize) -> None:
         self._all: set[HttpConnection] = set()
         self._leaving: set[HttpConnection] = set()
+        self._share_aside = most_aside // NETWORK_PART
+        self._aside: dict[str, dict[HttpConnection, None]] = {}
+        """Those that wait aside, by network, in the order in which they came."""
 
     def __len__(self) -> int:
         return len(self._all)
@@ -65,19 +75,29 @@ class Connections:
         """Take a connection out of the set for as long as the context lasts, as if it were a WebSocket already.
 
         The connection of a device that waits for its turn costs no more than that of a connected one, and ends for no
-        other. `Gateway` bounds their number.
+        other, unless descriptors are short and its network has more of them than its share. `Gateway` bounds their
+        number.
         """
         self._all.discard(connection)
+        self._aside.setdefault(connection.network, {})[connection] = None
         try:
             yield
         finally:
+            self._leave_aside(connection)
             self._all.add(connection)
 
-    def make_room(self, now: float, *, spare_unread: bool = True) -> bool:
+    def _leave_aside(self, connection: HttpConnection) -> None:
+        of_network = self._aside.get(connection.network, {})
+        of_network.pop(connection, None)
+        if not of_network:
+            self._aside.pop(connection.network, None)
+
+    def make_room(self, now: float, *, spare_unread: bool = True, by_descriptor: bool = False) -> bool:
         """End the connections that the first rule finds which finds any. Returns `False` if none finds any.
 
         1. Strangers that are quiet for `QUIET_TIME`: first those that the server waits for, then the others; of both
-           those that are quiet the longest.
+           those that are quiet the longest. Then, if descriptors are short, those that wait aside and are beyond the
+           share of their network: first those that came last.
         2. Known clients that the server waits for, and that are quiet for `QUIET_TIME`: first those of the account that
            has the most of them, and of these those between two requests. It costs such a client a reconnect, but a
            stranger that has just come its request. The rule is left out in a flood: strangers of one network that have
@@ -88,24 +108,30 @@ class Connections:
         in its place, as the room may be enough.
 
         Args:
+            by_descriptor: whether a descriptor is needed, which those that wait aside have too.
             spare_unread: whether no connection ends whose bytes the server has not read yet. The server is late then,
                 not the client; the caller should let it read before it asks without this.
         """
-        for rule in self._rules(now):
+        for rule in self._rules(now, by_descriptor):
             if ended := _first(*rule, spare_unread):
                 for connection in ended:
                     self._all.discard(connection)
+                    self._leave_aside(connection)
                     self._leaving.add(connection)
                     connection.cancel()
                 break
         return bool(self._leaving)
 
-    def _rules(self, now: float) -> Iterator[tuple[Sequence[HttpConnection], int]]:
+    def _rules(self, now: float, by_descriptor: bool) -> Iterator[tuple[Sequence[HttpConnection], int]]:
         """Iterate over the rules: the first connections to end, in their order, and how many of them end."""
         strangers = [each for each in self._all if not each.known]
         known = [each for each in self._all if each.known]
         quiet = [each for each in strangers if each.quiet_time(now) >= QUIET_TIME]
         yield heapq.nsmallest(MAX_CHECKED, quiet, key=_patience), ENDED_TOGETHER
+        if by_descriptor:
+            largest = max(self._aside.values(), key=len, default={})
+            beyond = max(0, len(largest) - self._share_aside)
+            yield list(islice(reversed(largest), beyond)), ENDED_TOGETHER
         together = min(ENDED_TOGETHER, 1 + len(self._all) // CHECKED_FOR_EACH)
         if FLOOD_PART * len(_largest(strangers, _group)) <= len(self._all):
             idle = [each for each in known if each.waits_for_client and each.quiet_time(now) >= QUIET_TIME]
