@@ -166,7 +166,7 @@ class Fleet:
         else:
             self._dialing -= 1
         device.state = OFFLINE
-        device.server += 1
+        device.server += random.randrange(1, max(2, len(self._ports)))  # any other: the next one alone is too small
         device.epoch += 1
         self._in(random.uniform(0, device.delay), device)
         device.delay = min(MAX_DELAY, 2 * device.delay)
