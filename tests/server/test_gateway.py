@@ -31,13 +31,14 @@ from mdashcore.server.app import create_app
 from mdashcore.server.asgi import LINGER_TIME
 from mdashcore.server.config import ServerConfig
 from mdashcore.server.gateway import HEAD_TIMEOUT, Gateway
-from mdashcore.server.handshakes import MAX_ENTERING, MAX_HANDSHAKES
+from mdashcore.server.handshakes import MAX_ENTERING
 from mdashcore.server.run import RunningServer, open_server
 from mdashcore.server.service import Service
 from mdashcore.storage import open_backend
 from mdashcore.testing.device import FRAME_TIMEOUT, connect_device
 from mdashcore.trio.agent import open_agent
 from mdashcore.trio.node import NodeSettings, open_node
+from mdashcore.trio.pacing import STORE_CALLERS
 from mdashcore.trio.turns import _turns, waiting_tasks
 
 SWITCHING = 101
@@ -256,11 +257,11 @@ async def test_devices_do_not_wait_for_logins(
     monkeypatch.setattr(passwords, "_refusal_delay", float("inf"))
     basic = base64.b64encode(b"stranger:" + b"x" * 2000).decode()  # no password, so it is refused after the delay
     async with AsyncExitStack() as stack:
-        for _ in range(MAX_HANDSHAKES):
+        for _ in range(STORE_CALLERS):
             raw = await stack.enter_async_context(open_raw(server))
             await raw.send(raw.handshake_bytes("/api/v2/notify", None, f"Authorization: Basic {basic}"))
         with trio.fail_after(60):
-            while passwords._delayed < MAX_HANDSHAKES:  # noqa: ASYNC110 - of the server, which says nothing of it
+            while passwords._delayed < STORE_CALLERS:  # noqa: ASYNC110 - of the server, which says nothing of it
                 await trio.sleep(0.01)
         with trio.fail_after(20):
             for key, path in ((token, "/api/v2/rpc"), (alice.key, "/api/v2/notify")):
@@ -302,17 +303,17 @@ async def test_a_handshake_does_not_wait_behind_those_of_clients_that_have_gone(
 
         monkeypatch.setattr(hub.registry, "authenticate", slowly)
         async with AsyncExitStack() as gone:
-            for number in range(MAX_HANDSHAKES + 2 * MAX_ENTERING):
+            for number in range(STORE_CALLERS + 2 * MAX_ENTERING):
                 raw = await dial(gone)
                 if number % 2:
                     transport = raw.stream.transport_stream if secure else raw.stream
                     transport.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            await have_asked(MAX_HANDSHAKES)
+            await have_asked(STORE_CALLERS)
         raw = await dial(living)
-        await have_asked(MAX_HANDSHAKES + 1)
+        await have_asked(STORE_CALLERS + 1)
         answers.set()
         assert (await raw.response()).status == SWITCHING
-        assert asked == MAX_HANDSHAKES + 1
+        assert asked == STORE_CALLERS + 1
 
 
 # How bytes arrive

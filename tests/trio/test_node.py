@@ -26,11 +26,11 @@ from mdashcore.notifications import decode
 from mdashcore.shadow import Change, Shadow
 from mdashcore.storage import SHARED, Backend
 from mdashcore.trio.connections.calls import Calls
-from mdashcore.trio.connections.device_connections import MAX_ARRIVALS
 from mdashcore.trio.connections.presence_feed import FLAP_INTERVAL, MAX_CHANGES, MAX_FLAP_INTERVAL, PresenceFeed
 from mdashcore.trio.connections.subscribers import MAX_QUEUE, RECHECK_INTERVAL, Subscriber
 from mdashcore.trio.connections.user_calls import UserCalls
 from mdashcore.trio.node import SHUTDOWN_TIMEOUT, Node, NodeSettings, open_node
+from mdashcore.trio.pacing import STORE_CALLERS
 from mdashcore.trio.shielding import WRITES_TIMEOUT
 
 EPOCH = 1_700_000_000.0
@@ -302,7 +302,7 @@ async def test_a_fleet_that_comes_together_is_let_in_at_a_pace(autojump_clock: A
     """Of a store that takes its time, so many writes of arriving devices are under way, and no more. All come online,
     and what other clients want meanwhile waits for none of them."""
     async with open_fleet(open_pair) as fleet:
-        devices = [await fleet.register(f"d{i}") for i in range(4 * MAX_ARRIVALS)]
+        devices = [await fleet.register(f"d{i}") for i in range(4 * STORE_CALLERS)]
         inside, busiest = 0, 0
         put = fleet.documents.put
 
@@ -325,7 +325,7 @@ async def test_a_fleet_that_comes_together_is_let_in_at_a_pace(autojump_clock: A
         assert trio.current_time() == started
         await trio.sleep(10)
         assert len(await fleet.told()) == len(fleet.node.devices) == len(devices)
-        assert busiest == MAX_ARRIVALS
+        assert busiest == STORE_CALLERS
 
 
 # Greetings

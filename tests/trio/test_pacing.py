@@ -8,7 +8,8 @@ import trio.testing
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mdashcore.trio.pacing import Gate
+from mdashcore.storage import DURABLE, INSTANT, SHARED
+from mdashcore.trio.pacing import STORE_CALLERS, STORE_CALLERS_IN_GROUPS, Gate, store_callers
 from mdashcore.trio.spreading import spread
 
 
@@ -119,3 +120,18 @@ def test_spread_evenly(number: int, seconds: float) -> None:
 
     trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
     assert times == pytest.approx([seconds * place / number for place in range(number)])
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "callers"),
+    [
+        ({INSTANT}, STORE_CALLERS),
+        ({SHARED}, STORE_CALLERS),
+        ({SHARED, DURABLE}, STORE_CALLERS),
+        ({DURABLE}, STORE_CALLERS_IN_GROUPS),
+    ],
+    ids=["memory", "Redis", "durable Redis", "SQLite"],
+)
+def test_a_store_on_a_disk_of_its_own_has_more_callers(capabilities: set[str], callers: int) -> None:
+    """Of a fleet that comes back: it commits what comes together at the same time."""
+    assert store_callers(capabilities) == callers

@@ -25,7 +25,7 @@ from mdashcore.server.service import Service
 from mdashcore.server.traffic import responses
 from mdashcore.trio.connections.link import POLICY_VIOLATION, Link
 from mdashcore.trio.connections.subscribers import Subscriber
-from mdashcore.trio.pacing import Gate
+from mdashcore.trio.pacing import Gate, store_callers
 from mdashcore.trio.transport.handshake import HandshakeRequest
 from mdashcore.trio.transport.server_websocket import ServerWebSocket
 from mdashcore.trio.transport.skipped import MAX_SKIPPED
@@ -39,9 +39,6 @@ SESSION_CHECK: Final = 300.0  # seconds between two checks whether a socket's se
 
 _DEVICE_LINE: Final = f"GET {DEVICE_PATH}".encode()
 """The beginning of a device's handshake, of the two kinds of handshakes that `wants_socket` recognizes."""
-
-MAX_HANDSHAKES: Final = 32  # that read the store at the same time: one that reads in groups is then several times as
-# fast as with one, and a request in between waits for some milliseconds
 
 MAX_ENTERING: Final = 8  # that are let in during two rounds of the event loop. Requests of other clients wait for
 # that: 4 ms in each round, with the sessions and first reports of these devices
@@ -77,7 +74,7 @@ class Handshakes:
         self._refuses = False
         self.entrance: Gate = Gate(MAX_ENTERING)
         """Where handshakes wait to be let in."""
-        self._readers = Gate(MAX_HANDSHAKES)
+        self._readers = Gate(store_callers(service.hub.backend.capabilities))
 
     def refuse(self) -> None:
         """Refuse all handshakes from now on, because the server is going down."""

@@ -18,7 +18,7 @@ from mdashcore.trio.connections.conduct import Conduct
 from mdashcore.trio.connections.device_connection import CONNECTION_REPLACED, TOKEN_REVOKED, DeviceConnection
 from mdashcore.trio.connections.link import GOING_AWAY, POLICY_VIOLATION, Link
 from mdashcore.trio.connections.presence_feed import PresenceFeed
-from mdashcore.trio.pacing import Gate
+from mdashcore.trio.pacing import Gate, store_callers
 from mdashcore.trio.settings import NodeSettings
 from mdashcore.trio.spreading import spread
 from mdashcore.trio.transport.stream import Keepalive, PingableStream, Pinger
@@ -28,9 +28,6 @@ __all__ = ["DeviceConnections"]
 CHECKERS: Final = 32  # devices checked at the same time: a store that reads in groups is then several times as fast
 
 CHECK_INTERVAL: Final = 120.0  # seconds in which each device is checked once, four reads each; on shared stores only
-
-
-MAX_ARRIVALS: Final = 32  # devices that begin a session, or are announced, at the same time: as for `CHECKERS`
 
 
 class DeviceConnections(dict[DeviceKey, DeviceConnection]):
@@ -73,7 +70,7 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
         self._on_moved = on_moved
         self._draining: tuple[int, str] | None = None
         self._closing: str | None = None
-        self._arrivals = Gate(MAX_ARRIVALS)
+        self._arrivals = Gate(store_callers(hub.backend.capabilities))  # they begin a session, or are announced
         self._releasing = 0
         self._all_released = trio.Event()
         self.limits: ConnectionLimits = ConnectionLimits(max_answer=settings.max_answer)

@@ -22,7 +22,7 @@ from mdashcore.hub import Hub
 from mdashcore.hub.nodes import BEAT_INTERVAL
 from mdashcore.identity import DeviceKey
 from mdashcore.trio.background import Background
-from mdashcore.trio.pacing import Gate
+from mdashcore.trio.pacing import Gate, store_callers
 
 __all__ = ["PresenceFeed"]
 
@@ -35,9 +35,6 @@ MAX_FLAP_INTERVAL: Final = 3600.0  # seconds: a device that reconnects for a mon
 MAX_CHANGES: Final = 16  # notified one by one in an interval: eight reconnects; a reboot for an update is one
 
 SWEEPERS: Final = 32  # records released at the same time: a store that commits in groups is several times as fast
-
-MAX_RELEASES: Final = 32  # of the devices of a node, and of those of dead nodes: a fleet that has lost its way to the
-# server must not fill the store's queue with ten thousand calls, behind which all others wait
 
 MAX_PRESENCE_RECORDS: Final = 16_384  # devices, at 300 bytes each: a fleet that reconnects together
 
@@ -65,7 +62,9 @@ class PresenceFeed:
         self._background = background
         self._devices: OrderedDict[DeviceKey, _Changes] = OrderedDict()
         self._closing = False
-        self._releases = Gate(MAX_RELEASES)
+        # A fleet that has lost its way to the server must not fill the store's queue with ten thousand calls, behind
+        # which all others wait. The same holds for the devices of dead nodes.
+        self._releases = Gate(store_callers(hub.backend.capabilities))
 
     async def notify(self, key: DeviceKey, name: str) -> None:
         """Notify that a device is online or offline: now or, if it changes too often, together with later changes.
