@@ -79,7 +79,7 @@ class FirmwareEntry:
     created: float
     """Unix seconds."""
     uploaded_by: str
-    """The name of the user, or of the key, that has added it."""
+    """The name of the user, or of the API key, that has added it: its id, if it has no name."""
     key: str | None = None
     """The id of the API key that has added it; `None` for a user."""
     state: EntryState = EntryState.KEPT

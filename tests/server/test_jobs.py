@@ -57,10 +57,15 @@ async def test_a_job_is_made_and_ends(alice, fleet):
 
 
 async def test_the_caller_is_remembered(alice, fleet):
-    """A key by its id, a user by the name."""
-    keys = (await alice.http.get("/keys")).json()
-    made = await begin(alice)
-    assert made["created_by"] in {each["id"] for each in keys}
+    """A user by the name, a key by its name, and one without a name by its id."""
+    (own,) = (await alice.http.get("/keys")).json()
+    assert (await begin(alice))["created_by"] == own["id"]
+    request = {"filter": [], "desired": {"interval": 31}}
+    async with alice.as_user() as http:
+        assert (await http.post("/jobs", json=request)).json()["created_by"] == "alice"
+    key = (await alice.http.post("/keys", json={"name": "ci"})).json()
+    headers = {"Authorization": f"Bearer {key['key']}"}
+    assert (await alice.http.post("/jobs", headers=headers, json=request)).json()["created_by"] == "ci"
 
 
 async def test_a_device_gets_the_values(alice, server):

@@ -41,7 +41,9 @@ class FirmwareDocument(TypedDict):
     bare: Annotated[bool, member("whether it is no firmware zip")]
     state: Annotated[EntryState, member("`REMOVING`: no update begins with it any more")]
     created: Annotated[float, member("when it was added, in Unix seconds")]
-    uploaded_by: Annotated[str, member("the user that has added it, or the name of its key")]
+    uploaded_by: Annotated[
+        str, member("the user that has added it, or the name of its API key: its id, if it has no name")
+    ]
     key: Annotated[str | None, member("the id of the key that has added it; `null` for a user")]
 
 

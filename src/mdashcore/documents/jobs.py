@@ -105,7 +105,7 @@ class JobDocument(TypedDict):
     devices: Annotated[int, member("how many were selected; they do not change later")]
     counts: Annotated[JobCountsDocument, member("the number of devices with each outcome")]
     created: Annotated[float, member("when it was made")]
-    created_by: Annotated[str, member("the user's name, or the id of the API key that made it")]
+    created_by: Annotated[str, member("the user that made it, or the name of its API key: its id, if it has no name")]
     changed: Annotated[float, member("when it came into its state")]
     canceled_by: Annotated[str | None, member("as `created_by`; `null`: it was not canceled")]
 

@@ -119,7 +119,7 @@ class Job:
     """The terms by which the devices were selected. The devices are fixed when the job is made."""
     created: float
     created_by: str
-    """The name of the user, or the id of the API key."""
+    """The name of the user, or of the API key: its id, if it has no name."""
     changed: float
     """When it entered its state."""
     devices: int

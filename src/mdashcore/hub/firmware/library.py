@@ -97,7 +97,7 @@ class FirmwareLibrary:
 
         Args:
             blob: from `new_blob`.
-            uploaded_by: the name of the user or of the key.
+            uploaded_by: the name of the user, or of the key: its id, if it has no name.
             key: the id of the key.
             check_account: awaited after the entry was stored. Raises `NotFound` if the account was removed meanwhile:
                 then nothing is left for a later account of its name.

@@ -106,7 +106,7 @@ class Jobs:
         If the account has its maximum of jobs, the oldest one that has ended is removed.
 
         Args:
-            by: the name of the user, or the id of the API key.
+            by: the name of the user, or of the API key: its id, if it has no name.
             pause: awaited after each device.
 
         Raises:
@@ -250,7 +250,7 @@ class Jobs:
         """Let no more devices be changed. Those that were changed stay so. Raises `NotFound`, `Conflict`.
 
         Args:
-            by: the name of the user, or the id of the API key.
+            by: the name of the user, or of the API key: its id, if it has no name.
         """
         await self._record(account, id)
 

@@ -23,6 +23,7 @@ from mdashcore.hub.jobs.preview import JobPreview
 from mdashcore.job import Difference, JobOutcome, JobResult
 from mdashcore.server.api._lists import send_values
 from mdashcore.server.api._request import answer, body_object, principal, service, whole_number
+from mdashcore.server.auth import caller_name
 from mdashcore.server.endpoints import API, Routes
 from mdashcore.trio.shielding import finish
 from mdashcore.trio.turns import Pace
@@ -40,7 +41,7 @@ async def create_job() -> Response:
     with service().lists.one(account):
         if wanted.preview:
             return answer(_describe_preview(await jobs.preview(account, wanted, pace)))
-        by = _by()
+        by = await caller_name(service().hub.accounts, principal())
         return answer(describe(await finish(lambda: jobs.create(account, wanted, by=by, pause=pace))), 201)
 
 
@@ -82,7 +83,7 @@ async def list_job_results(id: str) -> Response:
 @routes.post("/<id>/cancel", answers={200: JobDocument}, errors=(409,))
 async def cancel_job(id: str) -> Response:
     """Cancel a job. Devices that it has changed keep the values. Answers with the job."""
-    account, by = principal().account, _by()
+    account, by = principal().account, await caller_name(service().hub.accounts, principal())
     return answer(describe(await finish(lambda: service().hub.jobs.cancel(account, id, by=by))))
 
 
@@ -92,11 +93,6 @@ async def remove_job(id: str) -> Response:
     account = principal().account
     await finish(lambda: service().hub.jobs.remove(account, id))
     return answer(True)
-
-
-def _by() -> str:
-    """Return the caller as a job remembers it."""
-    return principal().key or principal().account
 
 
 def _describe_result(result: JobResult) -> JobResultDocument:

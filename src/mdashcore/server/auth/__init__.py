@@ -10,6 +10,7 @@ from mdashcore.server.auth.authenticator import (
     is_basic,
     session_cookie,
 )
+from mdashcore.server.auth.callers import caller_name
 from mdashcore.server.auth.passwords import Passwords
 from mdashcore.server.auth.session_cookie import SESSION_COOKIE, SessionCookie
 
@@ -22,6 +23,7 @@ __all__ = [
     "SessionCookie",
     "bearer",
     "browser_of",
+    "caller_name",
     "client_address",
     "is_basic",
     "session_cookie",

@@ -14,7 +14,7 @@ from mdashcore.hub.updates.service import CheckImage
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import check_label
 from mdashcore.server.asgi import Scope
-from mdashcore.server.auth import Principal
+from mdashcore.server.auth import Principal, caller_name
 from mdashcore.server.service import Service
 from mdashcore.server.uploads.image_body import ImageBody
 from mdashcore.trio.shielding import shielded
@@ -82,7 +82,7 @@ async def keep_image(
         await library.finish_removal(account, facts.sha256, Pace(account))  # not below: it reads every update
         # the credentials may have been revoked while the image came
         await service.authenticator.of_request(scope)
-        uploaded_by = await _uploader(service, principal)
+        uploaded_by = await caller_name(accounts, principal)
     except BaseException:
         with trio.CancelScope(shield=True):
             await library.blobs.delete(key)
@@ -101,11 +101,3 @@ async def keep_image(
             pause=Pace(account),
         )
     )
-
-
-async def _uploader(service: Service, principal: Principal) -> str:
-    """Return the name of the user, or of its key: its id, if it has no name."""
-    if principal.key is None:
-        return principal.account
-    keys = await service.hub.accounts.keys(principal.account)
-    return next((key.name for key in keys if key.id == principal.key and key.name), principal.key)
