@@ -49,7 +49,9 @@ def test_devices_are_read_with_their_tags(tmp_path):
         ("id,token\na,Q2hhbmdlIG1lIQ-8f2a9c\nb,Q2hhbmdlIG1lIQ-8f2a9c\n", True, "line 3: its token is that of line 2"),
         ("id,token,token_sha256\na,Q2hhbmdlIG1lIQ-8f2a9c,ab\n", True, "one of them"),
         ("id,token_sha256\na,abc\n", True, "64 hexadecimal"),
-        ("id\n\xff\n", False, "codec"),
+        ("id\n\xff\n", False, "not encoded in UTF-8"),
+        ("id;name\na;b\n", False, "separated by commas"),
+        ("id,name\n", False, "no devices"),
     ],
 )
 def test_a_wrong_file_imports_nothing(tmp_path, text, with_tokens, words):
@@ -88,6 +90,31 @@ def test_a_tokens_file_belongs_to_one_import(tmp_path):
     again = TokenFile(path)
     assert again.tokens == {"a": "mdd_x", "id": "mdd_y"}
     again.close()
+
+
+def test_a_file_of_something_else_is_no_tokens_file(tmp_path):
+    """A name that was mistyped, such as that of the devices: the file stays as it is."""
+    path = tmp_path / "fleet.csv"
+    for text in ("id,name\nlamp,Lamp\n", "notes\n", "id\nlamp\n"):
+        path.write_text(text)
+        with pytest.raises(CliError, match="has no tokens"):
+            TokenFile(path)
+        assert path.read_text() == text
+
+
+def test_an_import_ends_when_no_device_can_be_registered(alice, mdash, tmp_path):
+    """Without a server, and with credentials that are refused: the exit code is that of any other command."""
+    fleet, tokens = tmp_path / "fleet.csv", tmp_path / "tokens.csv"
+    fleet.write_text("id\n" + "".join(f"d{n}\n" for n in range(50)))
+    command = ("devices", "import", str(fleet), "--tokens", str(tokens))
+    for env, code in (
+        (alice | {"MDASH_USER": "importer:wrong"}, 4),
+        (alice | {"MDASH_SERVER": "http://127.0.0.1:9"}, 3),
+    ):
+        done = mdash(*command, env=env)
+        assert (done.code, done.out) == (code, "0 registered, 0 were there already, 0 failed\n")
+        assert "the same command goes on" in done.err
+    assert mdash(*command, env=alice).out == "50 registered, 0 were there already, 0 failed\n"
 
 
 def test_an_import_goes_on(alice, mdash, tmp_path):

@@ -166,6 +166,21 @@ def test_all_that_match_are_selected_by_the_filter(person, large):
     expect(grid).to_have_attribute("aria-rowcount", "31")
     page.get_by_label("Select all").check()
     toolbar.get_by_role("button", name="that match").click()
+    toolbar.get_by_role("button", name="Set desired…").click()
+    page.get_by_label("Desired values (JSON)").fill('{"interval": 30}')
+    with page.expect_request("**/api/v2/jobs") as sent:
+        page.get_by_role("button", name="Preview").click()
+    asked = {"filter": ["tag.site=berlin"], "desired": {"interval": 30}, "name": ""}
+    assert json.loads(sent.value.post_data) == {**asked, "preview": True}
+    expect(page.get_by_role("dialog")).to_contain_text(f"{DEVICES} of {DEVICES} devices would change")
+    with page.expect_request("**/api/v2/jobs") as sent:
+        page.get_by_role("button", name=f"Set for {DEVICES} devices").click()
+    assert json.loads(sent.value.post_data) == asked
+    expect(page.get_by_role("status").filter(has_text=f"{DEVICES} changed")).to_be_visible()
+    page.go_back()
+    expect(grid).to_have_attribute("aria-rowcount", "31")
+    page.get_by_label("Select all").check()
+    toolbar.get_by_role("button", name="that match").click()
     toolbar.get_by_role("button", name="Update firmware…").click()
     expect(page.get_by_role("heading", name="New rollout")).to_be_visible()
     expect(page.get_by_role("main")).to_contain_text(

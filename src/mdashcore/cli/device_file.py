@@ -22,6 +22,7 @@ MAX_IMPORTED: Final = 100_000  # rows: as many devices as an account may have
 
 _COLUMNS: Final = ("id", "name", "tags")
 _TOKEN_COLUMNS: Final = ("token", "token_sha256")
+_TOKEN_HEAD: Final = ["id", "token"]  # the first line of a file of tokens
 
 
 @attrs.frozen
@@ -52,7 +53,7 @@ def read_devices(path: Path, *, with_tokens: bool) -> list[ImportedDevice]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
-            _check_columns(reader.fieldnames or (), with_tokens=with_tokens)
+            _check_columns(path, reader.fieldnames or (), with_tokens=with_tokens)
             for record in reader:
                 line = reader.line_num
                 if len(rows) >= MAX_IMPORTED:
@@ -68,21 +69,32 @@ def read_devices(path: Path, *, with_tokens: bool) -> list[ImportedDevice]:
                 except InvalidInput as exc:
                     wrong.append(f"line {line}: {exc}")
     except (OSError, UnicodeError, csv.Error) as exc:
-        raise CliError(f"{path}: {exc}", Exit.USAGE) from None
+        raise CliError(f"{path}: {_reason(exc)}", Exit.USAGE) from None
     if wrong:
         more = f"; and {len(wrong) - 10} more lines" if len(wrong) > 10 else ""
         raise CliError(f"{path}: {'; '.join(wrong[:10])}{more}. Nothing was imported", Exit.USAGE)
+    if not rows:
+        raise CliError(f"{path}: no devices behind the first line", Exit.USAGE)
     return rows
 
 
-def _check_columns(found: Sequence[str], *, with_tokens: bool) -> None:
+def _reason(error: Exception) -> str:
+    """Return why a file cannot be read, for people."""
+    if isinstance(error, UnicodeError):
+        return "it is not encoded in UTF-8"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def _check_columns(path: Path, found: Sequence[str], *, with_tokens: bool) -> None:
     known = (*_COLUMNS, *_TOKEN_COLUMNS) if with_tokens else _COLUMNS
     unknown = [name for name in found if name not in known]
     if unknown and unknown[0] in _TOKEN_COLUMNS:
         raise CliError('tokens of another service are imported by an admin: "mdash user import"', Exit.USAGE)
     if "id" not in found or unknown or len(set(found)) < len(found):
-        wanted = "id, name, tags and token or token_sha256" if with_tokens else "id, name and tags"
-        raise CliError(f"the first line has the names of the columns: {wanted}; only id is needed", Exit.USAGE)
+        wanted = "id, token or token_sha256, and also name and tags" if with_tokens else "id, and also name and tags"
+        got = f"; that of this file is {','.join(found)[:60]!r}" if found else ""
+        words = f"the first line has the names of the columns, separated by commas: {wanted} if you like{got}"
+        raise CliError(f"{path}: {words}", Exit.USAGE)
 
 
 def _row(record: dict[str, Any], line: int, *, with_tokens: bool) -> ImportedDevice:
@@ -124,14 +136,23 @@ class TokenFile:
         self._path = path
         try:
             self._descriptor = _locked(path)
-            with open(self._descriptor, encoding="utf-8", newline="", closefd=False) as file:
-                for record in csv.reader(file):
-                    if len(record) == 2 and record != ["id", "token"]:
-                        self.tokens[record[0]] = record[1]
-            if os.fstat(self._descriptor).st_size == 0:
-                self._append("id,token\n")
+            try:
+                self._read()
+            except BaseException:
+                os.close(self._descriptor)
+                raise
         except (OSError, UnicodeError, csv.Error) as exc:
-            raise CliError(f"{path}: {exc}", Exit.USAGE) from None
+            raise CliError(f"{path}: {_reason(exc)}", Exit.USAGE) from None
+
+    def _read(self) -> None:
+        with open(self._descriptor, encoding="utf-8", newline="", closefd=False) as file:
+            records = csv.reader(file)
+            if next(records, _TOKEN_HEAD) != _TOKEN_HEAD:
+                words = "the file is there already, and has no tokens: name another"
+                raise CliError(f"{self._path}: {words}", Exit.USAGE)
+            self.tokens |= {record[0]: record[1] for record in records if len(record) == 2}
+        if os.fstat(self._descriptor).st_size == 0:
+            self._append("id,token\n")
 
     def begin(self, id: str) -> None:
         """Note that a device is about to be registered."""

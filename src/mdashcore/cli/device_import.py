@@ -34,17 +34,19 @@ class _ImportReport:
         self.present = 0
         self.failed: list[str] = []
         self.lost: MdashError | None = None
-        """The error that has ended the import, if the server cannot be reached any more."""
+        """The error that has ended the import: the server cannot be reached any more, or refuses the credentials."""
 
-    def show(self) -> None:
+    def show(self, remote: Remote) -> None:
         """Write the counts. Raises `CliError` if a device is missing."""
         click.echo(f"{self.registered} registered, {self.present} were there already, {len(self.failed)} failed")
         for line in self.failed[:MAX_NAMED]:
             click.echo(printable(line), err=True)
         if self.lost is not None:
-            raise CliError(f"{self.lost}; the same command goes on from here", exit_of_error(self.lost))
+            error = remote.error(self.lost)
+            raise CliError(f"{error}; then the same command goes on from here", error.code)
         if self.failed:
-            raise CliError(f"{len(self.failed)} devices are not imported", Exit.FAILED)
+            number = len(self.failed)
+            raise CliError("1 device is not imported" if number == 1 else f"{number} devices are not imported")
 
 
 @click.command(
@@ -106,7 +108,7 @@ def import_devices(remote: Remote, *, file: Path, tokens: Path) -> None:
         _run(remote, rows, register, report)
     finally:
         kept.close()
-    report.show()
+    report.show(remote)
 
 
 @click.command(
@@ -134,7 +136,7 @@ def import_tokens(remote: Remote, *, name: str, file: Path) -> None:
             report.present += 1
 
     _run(remote, rows, adopt, report)
-    report.show()
+    report.show(remote)
 
 
 def _run(
@@ -154,9 +156,10 @@ def _run(
                 return
             try:
                 await act(client, row)
-            except ServerUnreachable as exc:
-                report.lost = exc
             except MdashError as exc:
+                if isinstance(exc, ServerUnreachable) or exit_of_error(exc) is Exit.UNAUTHENTICATED:
+                    report.lost = exc
+                    return
                 report.failed.append(f"line {row.line}, {row.id}: {exc}")
 
     async def run() -> None:
