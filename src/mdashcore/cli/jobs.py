@@ -93,7 +93,8 @@ def create_job(
     elif preview:
         _show_preview(made)
     elif watch:
-        click.echo(printable(f"{made['id']}: {made['devices']} devices"), err=True)
+        number = "1 device" if made["devices"] == 1 else f"{made['devices']} devices"
+        click.echo(printable(f"{made['id']}: {number}"), err=True)
         _watch(remote, made["id"], as_json=as_json)
     else:
         show_table(("id", "state", "devices"), [(made["id"], made["state"], made["devices"])])

@@ -90,7 +90,7 @@ class ImageRemoval:
         except VersionConflict:
             return False
         if need is not None:
-            raise Conflict(f"{need} needs the image {entry.id!r}")
+            raise Conflict(f"{need} needs the image {entry.id!r}: cancel or end it first")
         await self._blobs.delete(scoped(account, entry.blob))  # a process that dies before leaves an orphan
         return True
 
