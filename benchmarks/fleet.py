@@ -305,6 +305,7 @@ def table(found: dict[str, Any]) -> str:
     """Return the figures, and what a larger fleet needs by calculation, as Markdown."""
     connects, rest, reports, killed = (found[name] for name in ("connect", "quiet", "reports", "kill"))
     machine, devices = found["machine"], found["devices"]
+    loads = "one load process" if found["loads"] == 1 else f"{found['loads']} load processes"
     kib = 1024
     rows = [
         ("devices registered", f"{number(found['register']['per_second'])}/s"),
@@ -335,7 +336,7 @@ def table(found: dict[str, Any]) -> str:
         ),
     ]
     lines = [
-        f"{number(devices)} devices, {found['servers']} servers, one Redis and {found['loads']} load processes, on",
+        f"{number(devices)} devices, {found['servers']} servers, one Redis and {loads}, on",
         f"{machine['cores']} cores of a machine with {machine['processor']} (load before: {machine['load']}), Python",
         f"{machine['python']}, {found['date']}:",
         "",
@@ -357,12 +358,15 @@ def needs(found: dict[str, Any]) -> Sequence[tuple[str, Callable[[int], str]]]:
     connects, rest, reports = found["connect"], found["quiet"], found["reports"]
     pings = rest["server_cores"] / found["devices"]
 
+    def memory(size: float) -> str:
+        return f"{number(size / 2**30)} GiB" if size >= 2**30 else f"{number(size / 2**20)} MiB"
+
     def cores(seconds: float) -> str:
         return number(max(0.01, seconds / PER_CORE))
 
     return (
-        ("memory of all servers", lambda n: f"{number(n * rest['server_bytes'] / 2**30)} GiB"),
-        ("memory of Redis", lambda n: f"{number(n * rest['redis_bytes'] / 2**30)} GiB"),
+        ("memory of all servers", lambda n: memory(n * rest["server_bytes"])),
+        ("memory of Redis", lambda n: memory(n * rest["redis_bytes"])),
         ("cores for the servers, a report of each device a minute", lambda n: cores(
             n * (pings + reports["server_us"] / 60e6))),
         ("cores for Redis, a report of each device a minute", lambda n: cores(n * reports["redis_us"] / 60e6)),
