@@ -102,17 +102,26 @@ def parse(terms: object = (), devices: object = None) -> Selection:
 
 
 def parse_members(request: Mapping[str, Any], what: str) -> Selection:
-    """Return the selection that the members `filter` and `devices` of a request are. It needs at least one of them.
+    """Return the selection that the members `filter`, `devices` and `all` of a request are.
+
+    Every device is selected only by `all`, so that a forgotten filter selects none.
 
     Args:
         what: the request in words, for the error.
 
     Raises:
-        InvalidInput: both are missing, or one is malformed.
+        InvalidInput: no device is selected, `all` stands beside a filter or ids, or a member is malformed.
     """
-    if request.get("devices") is None and "filter" not in request:
-        raise InvalidInput(f"{what} needs devices or filter; an empty filter selects all")
-    return parse(request.get("filter", ()), request.get("devices"))
+    everything = request.get("all", False)
+    if not isinstance(everything, bool):
+        raise InvalidInput("all is true or false")
+    terms, devices = request.get("filter", ()), request.get("devices")
+    is_limited = devices is not None or terms not in ((), [])
+    if everything and is_limited:
+        raise InvalidInput("all selects every device: leave it out, or devices and filter")
+    if not everything and not is_limited:
+        raise InvalidInput(f'{what} needs devices or a filter with terms; for every device say "all": true')
+    return parse(terms, devices)
 
 
 def check_number(terms: Sized) -> None:

@@ -68,9 +68,9 @@ def test_an_image_is_kept_and_sent_to_a_device(demo, mdash, spawn, library, imag
 def test_a_rollout_of_a_kept_image(demo, library, image):
     """The file is uploaded with the first rollout, and kept; the second one names it."""
     library("devices", "add", "waits-for-firmware")
-    first = library("rollout", "create", str(image), "--keep", "--device", "waits-for-firmware", "--approval")
+    first = library("rollout", "create", str(image), "--keep", "--device", "waits-for-firmware", "--approval", "--yes")
     id = f"fw_{hashlib.sha256(image.read_bytes()).hexdigest()[:16]}"
-    second = library("rollout", "create", "--firmware", id, "--device", "waits-for-firmware", "--approval")
+    second = library("rollout", "create", "--firmware", id, "--device", "waits-for-firmware", "--approval", "--yes")
     for line in (first, second):
         rollout, state, devices = line.split()
         assert (state, devices) == ("AWAITING_APPROVAL", "1")

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
-import select
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
-from children import default_signals
+from terminal import CLEAN_ENV, on_terminal
 
 from mdashcore.cli.client import parse_server
-
-MDASH = Path(sys.executable).with_name("mdash")
-CLEAN_ENV = {name: value for name, value in os.environ.items() if not name.startswith("MDASH_")}
 
 
 @pytest.fixture
@@ -323,31 +313,6 @@ def test_the_command_line_wins(demo, alice, mdash):
 def test_what_names_a_server(text, server):
     """Any of a server's URLs names it, also behind a proxy's path."""
     assert parse_server(text) == server
-
-
-def on_terminal(demo, *args, answer=b"", question=b"Password of demo: ", columns=100):
-    """What a command writes to the terminal that it is started from, where something is typed; and its exit code."""
-    ours, theirs = pty.openpty()
-    env = {**CLEAN_ENV, **demo.by_key, "TERM": "xterm", "COLUMNS": str(columns)}
-    # A process that leads a session and opens a terminal is controlled by it: Ctrl-C there is a signal.
-    shell = ["sh", "-c", 'exec <"$0" >"$0" 2>&1 "$@"', os.ttyname(theirs), str(MDASH), *args]
-    with default_signals():
-        process = subprocess.Popen(shell, env=env, start_new_session=True)
-    written, deadline = b"", time.monotonic() + 60
-    try:
-        while (time.monotonic() < deadline and process.poll() is None) or select.select([ours], [], [], 0)[0]:
-            if not select.select([ours], [], [], 0.1)[0]:
-                continue
-            written += os.read(ours, 4096)
-            if answer and question in written:
-                os.write(ours, answer)
-                answer = b""
-    finally:
-        process.kill()
-        process.wait()
-        os.close(ours)
-        os.close(theirs)
-    return written.decode(), process.returncode
 
 
 def test_a_table_on_a_terminal(demo):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import signal
 from itertools import count
 
+import httpx
 import pytest
 from rich.console import Console
+from terminal import on_terminal
 
-from mdashcore.cli.rollout import ROLLOUT_EXITS
+from mdashcore.cli.rollout_end import ROLLOUT_EXITS
 from mdashcore.cli.rollout_watch import RolloutDisplay, _table
 from mdashcore.firmware import write_image
 from mdashcore.rollout import ROLLOUT_ENDS, RolloutState
@@ -40,8 +43,8 @@ def device(demo, mdash):
 @pytest.fixture
 def made(demo, mdash, image, device):
     """A rollout to that device; its id."""
-    done = mdash("rollout", "create", image, "--device", device, env=demo.by_key)
-    assert (done.code, done.err) == (0, "")
+    done = mdash("rollout", "create", image, "--device", device, "--yes", env=demo.by_key)
+    assert done.code == 0, done.err
     id, state, devices = done.out.split()
     assert (state, devices) == ("RUNNING", "1")
     return id
@@ -52,11 +55,10 @@ def test_a_rollout_is_watched_to_its_end(demo, mdash, spawn, image, device, wait
     token = mdash("devices", "token", device, env=demo.by_key).out.split()[1]
     spawn("device", "--id", "lamp", env={"MDASH_SERVER": demo.url, "MDASH_TOKEN": token})
     wait_told(demo.by_key, "online", device)
-    options = ("--device", device, "--commit-after", "1s", "--phases", "100", "--watch")
+    options = ("--device", device, "--commit-after", "1s", "--phases", "100", "--watch", "--yes")
     done = mdash("rollout", "create", image, *options, env=demo.by_key)
     assert (done.code, done.out) == (0, "COMPLETED: 1 of 1 devices succeeded, 0 failed\n")
-    id, *rest = done.err.replace(":", "").split("\n")[0].split()
-    assert rest == ["1", "devices"]
+    id = re.search(r"(rol_\w+): 1 devices", done.err)[1]
     assert "RUNNING phase 1 of 1" in done.err
     assert json.loads(mdash("call", device, "Sys.GetInfo", env=demo.by_key).out)["fw_version"] == "7.0"
     again = mdash("rollout", "watch", id, "--json", env=demo.by_key)
@@ -65,7 +67,7 @@ def test_a_rollout_is_watched_to_its_end(demo, mdash, spawn, image, device, wait
 
 def test_a_rollout_that_waits_for_approval(demo, mdash, image, device):
     """Watching ends with code 5 and says what to do; after approval no device comes, and the rollout pauses."""
-    options = ("--device", device, "--approval", "--offline-wait", "0", "--phases", "50,100")
+    options = ("--device", device, "--approval", "--offline-wait", "0", "--phases", "50,100", "--yes")
     made = json.loads(mdash("rollout", "create", image, *options, "--json", env=demo.by_key).out)
     id = made["id"]
     waiting = mdash("rollout", "watch", id, env=demo.by_key)
@@ -92,7 +94,7 @@ def test_a_server_that_is_restarted_meanwhile(mdash, spawn, image, tmp_path, num
     server, url = serve("127.0.0.1:0")
     env = {"MDASH_SERVER": url, "MDASH_USER": "root:pw"}
     mdash("devices", "add", "d1", env=env)
-    made = json.loads(mdash("rollout", "create", image, "--all", "--json", env=env).out)
+    made = json.loads(mdash("rollout", "create", image, "--all", "--yes", "--json", env=env).out)
     watching = spawn("rollout", "watch", made["id"], env=env)
     watching.wait_for("RUNNING", "err")
     server.end(number)
@@ -112,7 +114,7 @@ def test_a_server_that_does_not_come_back(mdash, spawn, image, tmp_path, monkeyp
     )
     env = {"MDASH_SERVER": server.wait_for("Listening on (.+)")[1], "MDASH_USER": "root:pw"}
     mdash("devices", "add", "d1", env=env)
-    made = json.loads(mdash("rollout", "create", image, "--all", "--json", env=env).out)
+    made = json.loads(mdash("rollout", "create", image, "--all", "--yes", "--json", env=env).out)
     monkeypatch.setattr(RolloutDisplay, "show", lambda self, present: server.end(signal.SIGKILL))
     done = mdash("rollout", "watch", made["id"], env=env)
     assert (done.code, done.out) == (3, "")
@@ -125,7 +127,7 @@ def test_all_that_can_be_done(demo, mdash, made, device):
     assert "state\tRUNNING" in shown
     assert "3 (100 %) not begun\t0\t" in shown
     members = mdash("rollout", "show", made, "--members", "all", env=demo.by_key).out
-    assert members == f"{device}\t1\tPENDING\t0\t-\n"
+    assert members.startswith(f"{device}\t1\tPENDING\t0\toffline, is skipped at 2")
     assert mdash("rollout", "show", made, "--members", "FAILED", env=demo.by_key).out == ""
     assert (
         json.loads(mdash("rollout", "show", made, "--members", "all", "--json", env=demo.by_key).out)[0]["phase"] == 0
@@ -161,7 +163,7 @@ def test_every_option_reaches_the_server(demo, mdash, image, device):
         "--commit-after": "10m",
         "--commit-timeout": "20m",
     }
-    flags = ("--approval", "--manual-commit", "--force", "--json")
+    flags = ("--approval", "--manual-commit", "--force", "--other-app", "--yes", "--json")
     words = [word for pair in options.items() for word in pair]
     done = mdash("rollout", "create", image, *words, *flags, env=demo.by_key)
     assert done.code == 0, done.err
@@ -182,16 +184,45 @@ def test_every_option_reaches_the_server(demo, mdash, image, device):
         "commit_after": 600,
         "commit_timeout": 1200,
         "force": True,
+        "other_app": True,
     }
+
+
+def test_the_devices_that_it_reaches_are_shown_and_asked_about(demo, mdash, image, device):
+    """On a terminal a person reads the review, and answers; without one, only --yes begins it."""
+    said = {"state": {"reported": {"ota": {"app": "pump\x1b[2J", "arch": "esp32"}}}}
+    headers = {"Authorization": f"Bearer {demo.by_key['MDASH_KEY']}"}
+    httpx.post(f"{demo.url}/api/v2/devices/{device}/shadow", json=said, headers=headers).raise_for_status()
+    args = ("rollout", "create", image, "--device", device)
+    before = mdash("rollout", "list", "--json", env=demo.by_key).out
+    refused = mdash(*args, "--yes", env=demo.by_key)
+    assert (refused.code, refused.out) == (2, "")
+    assert "fits 0 of 1 devices, 1 run another application, 1 are offline" in refused.err
+    assert r"1  esp32 pump\x1b[2J ?: another application" in refused.err
+    assert "--other-app sends it all the same" in refused.err
+    silent = mdash(*args, "--other-app", env=demo.by_key)
+    assert (silent.code, silent.out) == (2, "")
+    assert "no terminal to ask on: give --yes" in silent.err
+    question = b"Begin the rollout for 1 devices? [y/N]: "
+    written, code = on_terminal(demo, *args, "--other-app", answer=b"n\n", question=question)
+    assert (code, "nothing was begun" in written) == (1, True)
+    assert mdash("rollout", "list", "--json", env=demo.by_key).out == before
+    written, code = on_terminal(demo, *args, "--other-app", answer=b"y\n", question=question)
+    assert (code, "phases: 1, then 0, then 0" in written) == (0, True)
+    assert "RUNNING" in written
 
 
 def test_a_bare_image(demo, mdash, tmp_path, device):
     """One that looks like something else is taken where it is said to be one."""
     path = tmp_path / "fw.zip"
     path.write_bytes(b"\xe9no zip" * 100)
-    done = mdash("rollout", "create", str(path), "--device", device, env=demo.by_key)
-    assert (done.code, "needs bare=1" in done.err) == (1, True)
-    done = mdash("rollout", "create", str(path), "--device", device, "--bare", "--json", env=demo.by_key)
+    path.write_bytes(b"PK no zip" * 100)
+    done = mdash("rollout", "create", str(path), "--device", device, "--yes", env=demo.by_key)
+    assert (done.code, done.out) == (1, ""), done.err
+    path.write_bytes(b"\xe9no zip" * 100)
+    done = mdash("rollout", "create", str(path), "--device", device, "--yes", env=demo.by_key)
+    assert (done.code, "--bare sends it all the same" in done.err) == (2, True)
+    done = mdash("rollout", "create", str(path), "--device", device, "--bare", "--yes", "--json", env=demo.by_key)
     assert (done.code, json.loads(done.out)["image"]["bare"]) == (0, True), done.err
 
 

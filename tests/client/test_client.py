@@ -210,7 +210,7 @@ async def test_a_job_is_previewed_made_and_removed(run: Any) -> None:
         preview = await client.preview_job({"interval": 30}, "offline", devices=["fan", "lamp"])
         assert (preview["devices"], preview["changed"]) == (2, 1)
         async with client.notifications() as news:
-            made = await client.create_job({"interval": 30}, name="slower")
+            made = await client.create_job({"interval": 30}, all_devices=True, name="slower")
             async for told in news:
                 if told["name"] == "job.COMPLETED":
                     break
@@ -224,7 +224,7 @@ async def test_a_job_is_previewed_made_and_removed(run: Any) -> None:
         await client.remove_job(made["id"])
         assert await client.jobs() == []
         with pytest.raises(InvalidInput):
-            await client.create_job({})
+            await client.create_job({}, all_devices=True)
 
     await run(program)
 
@@ -233,7 +233,11 @@ async def test_a_rollout_is_made_changed_and_removed(run: Any, lamp: Any, image:
     """Its devices are listed by outcome."""
 
     async def program(client: Client) -> None:
-        made = await client.create_rollout(image, {"filter": [], "approval": True})
+        review = await client.preview_rollout(image, {"all": True})
+        assert (review["devices"], review["missing"]) == (1, [])
+        with pytest.raises(InvalidInput, match='say "all": true'):
+            await client.create_rollout(image, {"filter": []})
+        made = await client.create_rollout(image, {"all": True, "approval": True})
         assert [each["id"] for each in await client.rollouts()] == [made["id"]]
         assert [each["device"] async for each in client.members(made["id"])] == ["lamp"]
         with pytest.raises(Conflict):
@@ -275,7 +279,7 @@ async def test_an_image_is_kept_and_used(run: Any, lamp: Any, image: Path) -> No
         assert [each["id"] for each in devices["running"]] == ["lamp"]
         (counted,) = await client.firmware.list(devices=True)
         assert counted["devices"] == devices["counts"]
-        rollout = await client.create_rollout(None, {"filter": [], "approval": True}, firmware=made["id"])
+        rollout = await client.create_rollout(None, {"all": True, "approval": True}, firmware=made["id"])
         with pytest.raises(Conflict, match=rollout["id"]):
             await client.firmware.remove(made["id"])
         async with client.notifications() as notifications:

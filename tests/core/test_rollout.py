@@ -33,22 +33,29 @@ from mdashcore.rollout import (
     RetryRequested,
     Rollout,
     RolloutDeadlinePassed,
+    RolloutKind,
     RolloutState,
     Settled,
     SuccessMissed,
+    WaitKind,
     Window,
+    added,
     advance,
     budget,
     claim,
     deadline,
     describe_plan,
     judge,
+    most_frequent,
     next_look,
     offline_deadline,
     ordered,
     parse_request,
     settled,
+    to_forgive,
     update_id,
+    waiting_turn,
+    waiting_update,
 )
 
 NOW = 1_700_000_000.0
@@ -165,6 +172,7 @@ def standings(draw):
         phase_started=(NOW,) * (phase + 1),
         accepted=draw(st.integers(0, len(phases))),
         forgiven=draw(st.sampled_from([(), tuple(counts)])),
+        cause=draw(st.sampled_from([None, *Cause])),
     )
     return rollout, tuple(counts), NOW + draw(st.floats(0, 40 * 86_400))
 
@@ -252,7 +260,7 @@ def test_the_straight_way():
 
 
 def test_errors_pause_it_and_a_person_decides():
-    """Resumed, what has failed so far is forgiven, and what fails then is judged for itself."""
+    """Resumed, what has failed so far counts on; if that is forgiven, what fails then is judged for itself."""
     rollout = begun()
     rest = (Counts(pending=90), Counts(pending=900))
     assert judge(rollout, (Counts(updating=6, failed=4), *rest), NOW) is rollout, "no sample yet"
@@ -260,23 +268,65 @@ def test_errors_pause_it_and_a_person_decides():
     paused = judge(rollout, counts, NOW)
     assert (paused.state, paused.cause) == (RolloutState.PAUSED, Cause.ERRORS)
     assert paused.reason == "5 of 5 devices of phase 1 failed: more than 10 %, the error threshold"
-    resumed = advance(paused, ResumeRequested(counts), now=NOW + 9)
-    assert (resumed.state, resumed.reason, resumed.phase_started) == (RolloutState.RUNNING, "", (NOW + 9,))
+    assert to_forgive(paused, counts) == 5
+    stubborn = advance(paused, ResumeRequested(counts), now=NOW + 9)
+    assert (stubborn.state, judge(stubborn, counts, NOW + 9).reason) == (RolloutState.RUNNING, paused.reason)
+    resumed = advance(paused, ResumeRequested(counts, forgive=True), now=NOW + 9)
+    assert (resumed.state, resumed.reason, resumed.phase_started) == (RolloutState.RUNNING, "", (NOW,))
     assert judge(resumed, counts, NOW + 9) is resumed
+    assert to_forgive(resumed, counts) == 0
     assert judge(resumed, (Counts(updating=1, succeeded=4, failed=5), *rest), NOW + 9) is resumed
     again = judge(resumed, (Counts(failed=10), *rest), NOW + 9)
     assert again.reason.startswith("5 of 5 devices of phase 1 failed")
 
 
 def test_a_phase_without_enough_success_waits_for_a_person():
-    """Resumed, it goes on all the same."""
+    """Resumed, it goes on all the same, if its failures are named: also those that were forgiven before."""
     rollout = begun(error_percent=50.0)
     counts = (Counts(succeeded=8, failed=2), Counts(pending=90), Counts(pending=900))
     paused = judge(rollout, counts, NOW)
     assert (paused.state, paused.cause) == (RolloutState.PAUSED, Cause.SUCCESS)
     assert paused.reason == "8 of 10 devices of phase 1 succeeded: less than 95 %, the success threshold"
-    resumed = judge(advance(paused, ResumeRequested(counts), now=NOW), counts, NOW)
+    assert to_forgive(attrs.evolve(paused, forgiven=counts), counts) == 2
+    again = judge(advance(paused, ResumeRequested(counts), now=NOW), counts, NOW)
+    assert (again.state, again.phase, again.reason) == (RolloutState.PAUSED, 0, paused.reason)
+    resumed = judge(advance(paused, ResumeRequested(counts, forgive=True), now=NOW), counts, NOW)
     assert (resumed.state, resumed.phase) == (RolloutState.RUNNING, 1)
+
+
+@given(standings(), st.lists(st.sampled_from([PauseRequested, ResumeRequested]), max_size=8))
+def test_no_number_of_clicks_carries_failures_into_the_next_phase(standing, clicks):
+    """A phase that ends by resumes without forgiving, and not by the judge alone, has no failures."""
+    rollout, counts, now = standing
+    alone = judge(attrs.evolve(rollout, state=RolloutState.RUNNING, cause=None, reason=""), counts, now)
+    clicked = judge(rollout, counts, now)
+    for click in clicks:
+        event = ResumeRequested(counts) if click is ResumeRequested else click()
+        clicked = judge(advance(clicked, event, now=now), counts, now)
+    for phase in range(max(alone.phase, rollout.phase), clicked.phase):
+        assert not counts[phase].failed
+
+
+def test_a_pause_does_not_count_as_waiting():
+    """A phase keeps when it began; offline devices are waited for from the last resume, and on any clock."""
+    rollout = attrs.evolve(begun(offline_wait=100), state=RolloutState.PAUSED, cause=Cause.REQUEST)
+    resumed = advance(rollout, ResumeRequested(rollout.counts), now=NOW + 500)
+    retried = advance(rollout, RetryRequested(), now=NOW + 500)
+    for each in (resumed, retried):
+        assert (each.phase_started, each.resumed) == ((NOW,), NOW + 500)
+        assert offline_deadline(each, 0) == NOW + 600
+        assert next_look(each, each.counts, NOW + 500, ready=False) == NOW + 600
+        assert (each.moved(7.0).resumed, each.moved(7.0).newest_time) == (NOW + 507, NOW + 507)
+    assert offline_deadline(rollout, 0) == NOW + 100
+    begun_later = judge(resumed, (Counts(succeeded=10), *begun().counts[1:]), NOW + 550)
+    assert offline_deadline(begun_later, 1) == NOW + 650
+
+
+def test_the_most_frequent_failures_are_kept():
+    """In a device's own words, cut where they are long; five of them."""
+    found = most_frequent(["Invalid CRC"] * 6 + ["x" * 1000] * 2 + [f"reason {n}" for n in range(20)])
+    assert [(each.reason, each.devices) for each in found[:2]] == [("Invalid CRC", 6), ("x" * 200, 2)]
+    assert len(found) == 5
 
 
 def test_a_phase_without_a_device_shows_nothing():
@@ -494,6 +544,7 @@ def test_a_full_request_and_back():
         "commit_after": 30,
         "commit_timeout": 0,
         "force": True,
+        "other_app": True,
     }
     request = parse_request({**asked, "name": "to the halls", "devices": ["a", "b"]})
     assert request.name == "to the halls"
@@ -502,43 +553,131 @@ def test_a_full_request_and_back():
     assert {name: list(each) if isinstance(each, tuple) else each for name, each in shown.items()} == asked
 
 
+def test_a_bulk_update_is_a_rollout_with_one_phase():
+    """All devices at the same time, as far as a rate and their number allow; other members are those of a rollout."""
+    request = parse_request({"kind": "bulk", "devices": ["a"], "max_active": 7, "force": True})
+    plan = request.plan
+    assert (request.kind, plan.phases, plan.rate, plan.max_active, plan.approval) == ("bulk", (100,), None, 7, False)
+    assert plan.options.force is True
+    assert parse_request({"kind": "bulk", "devices": ["a"], "rate": 5}).plan.rate == 5
+    assert parse_request({"kind": "rollout", "all": True}) == parse_request({"all": True})
+
+
+@given(standings())
+def test_a_bulk_update_stops_at_no_failures(standing):
+    """Whatever its numbers: it runs until all devices have ended."""
+    _, counts, now = standing
+    whole = added(counts)
+    plan = parse_request({"kind": "bulk", "all": True, "timeout": 90 * 86_400}).plan
+    bulk = Rollout.begun("rol_a", "fw", IMAGE, plan, (), whole.total, now=NOW, kind=RolloutKind.BULK)
+    wanted = RolloutState.COMPLETED if whole.all_ended else RolloutState.RUNNING
+    assert judge(bulk, (whole,), now).state is wanted
+    assert Rollout.from_stored(bulk.to_stored()) == bulk
+
+
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
         ([], "JSON object"),
-        ({}, "devices or filter"),
-        ({"filter": [], "colour": 1}, "unknown member 'colour'"),
+        ({"all": True, "kind": "big"}, "kind is one of rollout, bulk"),
+        ({"all": True, "kind": ["bulk"]}, "kind is one of rollout, bulk"),
+        ({"all": True, "kind": "bulk", "phases": [100]}, "leave out phases"),
+        ({"all": True, "kind": "bulk", "approval": False}, "leave out approval"),
+        ({"all": True, "kind": "bulk", "error_percent": 5}, "leave out error_percent"),
+        ({}, "devices or a filter"),
+        ({"filter": []}, 'for every device say "all": true'),
+        ({"filter": [], "devices": None, "all": False}, "devices or a filter"),
+        ({"all": True, "filter": ["online"]}, "all selects every device"),
+        ({"all": True, "devices": ["d1"]}, "all selects every device"),
+        ({"all": 1}, "all is true or false"),
+        ({"all": True, "colour": 1}, "unknown member 'colour'"),
         ({"filter": ["x"]}, "FIELD=VALUE"),
         ({"filter": "online"}, "list of terms"),
         ({"devices": []}, "ids"),
-        *(({"filter": [], "phases": each}, "phases") for each in ([], [100, 10], [0, 100], [50], [True, 100], 100)),
-        ({"filter": [], "phases": [*range(1, 17), 100]}, "1 to 16"),
-        ({"filter": [], "success_percent": 101}, "success_percent is a number from 0 to 100"),
-        ({"filter": [], "error_percent": "1"}, "error_percent"),
-        ({"filter": [], "error_percent": 10**400}, "error_percent"),
-        ({"filter": [], "phases": [1, 10**400]}, "phases"),
-        ({"filter": [], "min_sample": 0}, "min_sample"),
-        ({"filter": [], "rate": 0}, "rate"),
-        ({"filter": [], "max_active": 1.5}, "max_active"),
-        ({"filter": [], "window": {"start": "22:00"}}, "a window is"),
-        ({"filter": [], "window": {"start": "22:00", "end": "22:00"}}, "does not end when it starts"),
-        ({"filter": [], "window": {"start": "24:00", "end": "22:00"}}, "starts before 24:00"),
-        ({"filter": [], "window": {"start": "25:00", "end": "22:00"}}, "times of the day"),
-        ({"filter": [], "window": {"start": "24:01", "end": "22:00"}}, "times of the day"),
-        ({"filter": [], "window": {"start": "1:00", "end": "22:00", "days": []}}, "times of the day"),
-        ({"filter": [], "window": {"start": "01:00", "end": "22:00", "days": ["soon"]}}, "days of a window"),
-        ({"filter": [], "offline_wait": -1}, "offline_wait"),
-        ({"filter": [], "timeout": 1e9}, "timeout"),
-        ({"filter": [], "approval": "yes"}, "approval is true or false"),
-        ({"filter": [], "commit_timeout": -1}, "commit_timeout"),
+        *(({"all": True, "phases": each}, "phases") for each in ([], [100, 10], [0, 100], [50], [True, 100], 100)),
+        ({"all": True, "phases": [*range(1, 17), 100]}, "1 to 16"),
+        ({"all": True, "success_percent": 101}, "success_percent is a number from 0 to 100"),
+        ({"all": True, "error_percent": "1"}, "error_percent"),
+        ({"all": True, "error_percent": 10**400}, "error_percent"),
+        ({"all": True, "phases": [1, 10**400]}, "phases"),
+        ({"all": True, "min_sample": 0}, "min_sample"),
+        ({"all": True, "rate": 0}, "rate"),
+        ({"all": True, "max_active": 1.5}, "max_active"),
+        ({"all": True, "window": {"start": "22:00"}}, "a window is"),
+        ({"all": True, "window": {"start": "22:00", "end": "22:00"}}, "does not end when it starts"),
+        ({"all": True, "window": {"start": "24:00", "end": "22:00"}}, "starts before 24:00"),
+        ({"all": True, "window": {"start": "25:00", "end": "22:00"}}, "times of the day"),
+        ({"all": True, "window": {"start": "24:01", "end": "22:00"}}, "times of the day"),
+        ({"all": True, "window": {"start": "1:00", "end": "22:00", "days": []}}, "times of the day"),
+        ({"all": True, "window": {"start": "01:00", "end": "22:00", "days": ["soon"]}}, "days of a window"),
+        ({"all": True, "offline_wait": -1}, "offline_wait"),
+        ({"all": True, "timeout": 1e9}, "timeout"),
+        ({"all": True, "approval": "yes"}, "approval is true or false"),
+        ({"all": True, "commit_timeout": -1}, "commit_timeout"),
         (
-            {"filter": [], "commit_after": 300},
+            {"all": True, "commit_after": 300},
             "commit_after is 300 s, and has to be below commit_timeout, which is 300 s",
         ),
-        ({"filter": [], "name": 5}, "a name is text"),
+        ({"all": True, "name": 5}, "a name is text"),
     ],
 )
 def test_a_request_that_cannot_be(asked, words):
     """It is refused, and the error names what is wrong."""
     with pytest.raises(InvalidInput, match=words):
         parse_request(asked)
+
+
+# What a device waits for
+
+
+@every_row(
+    ("state", "online", "what"),
+    [
+        (None, True, WaitKind.TURN),
+        (None, False, WaitKind.OFFLINE),
+        (ota.UpdateState.QUEUED, True, WaitKind.TURN),
+        (ota.UpdateState.QUEUED, False, WaitKind.OFFLINE),
+        (ota.UpdateState.TRANSFERRING, True, WaitKind.TRANSFER),
+        (ota.UpdateState.TRANSFERRING, False, WaitKind.OFFLINE),
+        (ota.UpdateState.VERIFYING, True, WaitKind.REBOOT),
+        (ota.UpdateState.REBOOTING, False, WaitKind.REBOOT),
+        (ota.UpdateState.UNCOMMITTED, True, WaitKind.TRIAL),
+        (ota.UpdateState.UNCOMMITTED, False, WaitKind.TRIAL),
+    ],
+)
+def test_what_a_device_waits_for_in_its_update(state, online, what):
+    """In each state that is no end; on trial it is said until when."""
+    found = waiting_update(state, online=online, commit_by=NOW)
+    assert (found.what, found.until) == (what, NOW if what is WaitKind.TRIAL else None)
+
+
+def test_after_its_update_a_device_waits_for_nothing():
+    """In no end of an update."""
+    assert {waiting_update(state, online=True, commit_by=None) for state in ota.UPDATE_ENDS} == {None}
+
+
+MONDAY_NOON = at(0, "12:00")
+
+
+@every_row(
+    ("fields", "phase", "told", "what", "until"),
+    [
+        ({"state": RolloutState.AWAITING_APPROVAL}, 0, {}, WaitKind.APPROVAL, None),
+        ({"state": RolloutState.PAUSED}, 0, {"online": False}, WaitKind.RESUME, None),
+        ({"state": RolloutState.ABORTING}, 0, {}, WaitKind.END, None),
+        ({}, 1, {}, WaitKind.PHASE, None),
+        ({}, 0, {"online": False}, WaitKind.OFFLINE, MONDAY_NOON + 7 * 86_400),
+        ({"resumed": MONDAY_NOON + 9}, 0, {"online": False}, WaitKind.OFFLINE, MONDAY_NOON + 7 * 86_400 + 9),
+        ({"plan": Plan(window=NIGHTS)}, 0, {}, WaitKind.WINDOW, at(4, "22:00")),
+        ({"plan": Plan(window=NIGHTS)}, 0, {"wall": at(4, "23:00")}, WaitKind.TURN, None),
+        ({}, 0, {"updating": True}, WaitKind.OTHER_UPDATE, None),
+        ({"next_start": MONDAY_NOON + 2}, 0, {}, WaitKind.TURN, MONDAY_NOON + 2),
+        ({"plan": Plan(rate=None)}, 0, {}, WaitKind.TURN, None),
+    ],
+)
+def test_what_a_device_waits_for_before_its_turn(fields, phase, told, what, until):
+    """What comes first of all that it waits for, and until when, if that is known."""
+    rollout = attrs.evolve(begun(now=MONDAY_NOON), **fields)
+    given = {"online": True, "updating": False, "now": MONDAY_NOON, "wall": MONDAY_NOON} | told
+    found = waiting_turn(rollout, phase, **given)
+    assert (found.what, found.until) == (what, until)

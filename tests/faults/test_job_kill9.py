@@ -39,7 +39,7 @@ async def register(server: Any) -> None:
 
 
 async def begin(server: Any, n: int) -> str:
-    response = await server.http.post("/jobs", json={"desired": {"n": n}, "filter": []})
+    response = await server.http.post("/jobs", json={"desired": {"n": n}, "all": True})
     assert response.status_code == 201, response.text
     return str(response.json()["id"])
 
@@ -69,7 +69,7 @@ async def test_a_killed_server_goes_on_with_its_job(serving, tmp_path):
 async def test_the_end_of_a_rollout_is_announced(serving, tmp_path):
     """It is aborted; the server is killed about when it ends, forty times."""
     url = f"sqlite://{tmp_path / 'store'}"
-    plan = {"filter": [], "phases": [100]}
+    plan = {"all": True, "phases": [100]}
     async with serving(url) as server:
         await register(server)
     for n in range(1, 41):

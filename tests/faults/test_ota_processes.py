@@ -183,7 +183,7 @@ async def test_another_server_goes_on_with_a_rollout(start_redis, tmp_path, decl
     """
     redis = await trio.to_thread.run_sync(start_redis)
     store = f"{redis.url}/0"
-    asked = {"filter": [], "phases": [100], "rate": None, "commit_timeout": 0}
+    asked = {"all": True, "phases": [100], "rate": None, "commit_timeout": 0}
     async with trio.open_nursery() as nursery, server(store) as (_, other), open_backend(store) as backend:
         token = (await other.post("/devices", json={"id": "lamp"})).json()["token"]
         url = f"ws://{other.base_url.host}:{other.base_url.port}/api/v2/rpc"

@@ -118,7 +118,7 @@ class Place:
         async def check():
             await library.check_kept("alice", entry)
 
-        request = parse_request({"filter": []})
+        request = parse_request({"all": True})
         await rollouts.create("alice", rollouts.new_id(), request, entry.image, blob=entry.blob, check_image=check)
 
     async def sweep(self):

@@ -12,6 +12,7 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from selecting import of_all
 
 from mdashcore import _json
 from mdashcore._errors import Conflict, InvalidInput, LimitReached, NotFound, StorageError
@@ -62,7 +63,7 @@ class Place:
         return await self.hub.shadows.update(DeviceKey(account, id), {"state": {"desired": desired}})
 
     async def make(self, desired=PATCH, account="alice", **asked):
-        request = self.hub.jobs.parse({"desired": desired, "filter": [], **asked})
+        request = self.hub.jobs.parse(of_all(asked, desired=desired))
         return await self.hub.jobs.create(account, request, by=account)
 
     async def drive(self, id, leases=None, account="alice"):
@@ -189,7 +190,7 @@ def test_a_preview_is_bounded(place, monkeypatch):
     for n in range(4):
         place.run(place.set(f"d{n}", {"text": f"{n}" * 5000}))
     monkeypatch.setattr("mdashcore.hub.jobs.preview.MAX_PREVIEW_BYTES", 12_000)
-    request = place.hub.jobs.parse({"desired": {"text": "x"}, "filter": []})
+    request = place.hub.jobs.parse({"desired": {"text": "x"}, "all": True})
     preview = place.run(place.hub.jobs.preview("alice", request))
     assert preview.changed == 4
     assert len(preview.changes) + preview.other_changes == 4
@@ -256,7 +257,7 @@ def test_a_preview_has_the_outcome_of_the_job(tools):
     place.run(place.open())
     place.run(place.set("d1", {"text": "x" * 100}))
     there = make_place(tools, place.hub.backend, shadow_limits=ShadowLimits(max_bytes=60))
-    request = there.hub.jobs.parse({"desired": {"interval": 30}, "filter": [], "devices": ["d1"]})
+    request = there.hub.jobs.parse({"desired": {"interval": 30}, "devices": ["d1"]})
     assert place.run(there.hub.jobs.preview("alice", request)).unchanged == 1
     made = place.run(there.make({"interval": 30}, devices=["d1"]))
     assert place.run(there.drive(made.id)).counts == JobCounts(unchanged=1)
@@ -267,7 +268,7 @@ def test_what_a_device_cannot_take_is_its_failure(tools):
     place = make_place(tools, shadow_limits=ShadowLimits(max_bytes=60))
     place.run(place.open())
     place.run(place.set("d0", {"text": "x" * 40}))
-    request = place.hub.jobs.parse({"desired": {"interval": 1000}, "filter": []})
+    request = place.hub.jobs.parse({"desired": {"interval": 1000}, "all": True})
     (failure,) = place.run(place.hub.jobs.preview("alice", request)).failures
     assert failure == ("d0", "The payload exceeds the maximum size allowed: 60 bytes")
     made = place.run(place.make({"interval": 1000}))

@@ -8,6 +8,7 @@ import attrs
 import pytest
 
 from mdashcore import ota, rollout
+from mdashcore._errors import Conflict
 from mdashcore.hub import Hub
 from mdashcore.identity import DeviceKey
 
@@ -97,6 +98,23 @@ ROLLOUT = {
 }
 
 
+PAUSED_ROLLOUT = ROLLOUT | {
+    "filter": ["arch=esp32"],
+    "grammar": 2,
+    "driver": "n1",
+    "blob": None,
+    "state": "PAUSED",
+    "cause": "success",
+    "reason": "0 of 2 devices of phase 1 succeeded: less than 95 %, the success threshold",
+    "counts": [COUNTS | {"pending": 0, "failed": 2}, COUNTS | {"pending": 1}],
+    "plan": ROLLOUT["plan"] | {"phases": [50.0, 100.0]},
+    "ends": [2, 3],
+    "forgiven": [COUNTS | {"pending": 1, "failed": 1}, COUNTS | {"pending": 1}],
+    "phase_started": [1040.0],
+}
+"""Before failures were kept, before a resume left the beginning of a phase, and before there were bulk updates."""
+
+
 @pytest.fixture
 def hub(tools):
     """A minute after the documents were written; its store is empty."""
@@ -144,3 +162,22 @@ def test_a_rollout_is_read(tools, hub):
 def test_members_of_a_newer_version_are_passed_over(stored):
     """So that a fleet of servers can be brought to a new version one by one."""
     assert ota.Update.from_stored(stored | {"from_the_future": 1}) == ota.Update.from_stored(stored)
+
+
+def test_a_paused_rollout_keeps_its_meaning(tools, hub):
+    """What it has forgiven stays so, its phase began when that says, and it goes on as any other."""
+    put, id = hub.backend.documents.put, PAUSED_ROLLOUT["id"]
+    tools.run(put("rollouts", f"alice/{id}", json.dumps(PAUSED_ROLLOUT).encode()))
+    tools.run(put("rollout_rosters", f"alice/{id}/0000", json.dumps({"devices": ["d1", "d2", "d3"]}).encode()))
+    for device in ("d1", "d2"):
+        member = {"device": device, "outcome": "FAILED", "attempt": 1, "round": 1, "reason": "REJECTED: Invalid CRC"}
+        tools.run(put("rollout_members", f"alice/{id}/{device}", json.dumps(member).encode()))
+    found = tools.run(hub.rollouts.get("alice", id))
+    assert (found.kind, found.failures, found.resumed) == (rollout.RolloutKind.ROLLOUT, (), None)
+    assert not found.plan.options.other_app
+    assert rollout.offline_deadline(found, 0) == 1040.0 + found.plan.offline_wait
+    with pytest.raises(Conflict, match="forgive the 2 failures"):
+        tools.run(hub.rollouts.resume("alice", id))
+    resumed = tools.run(hub.rollouts.resume("alice", id, forgive=2))
+    assert (resumed.state, resumed.accepted, resumed.phase_started) == (rollout.RolloutState.RUNNING, 1, (1040.0,))
+    assert [each.failed for each in resumed.forgiven] == [2, 0]

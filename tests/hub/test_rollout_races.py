@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 
 import attrs
 import pytest
+from selecting import of_all
 
 from mdashcore import ota
 from mdashcore._errors import NotFound, StorageError
@@ -91,7 +92,7 @@ class Place:
             await self.hub.create_device("alice", f"d{n}")
         self.id = self.hub.rollouts.new_id()
         await self.hub.blobs.put(blob_key("alice", self.id), pieces(b"fw."))
-        request = parse_request({"filter": [], "phases": [100], "rate": None, **asked})
+        request = parse_request(of_all(asked, phases=[100], rate=None))
         await self.hub.rollouts.create("alice", self.id, request, IMAGE)
 
     async def drive(self, *here):

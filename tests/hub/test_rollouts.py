@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 
 import attrs
 import pytest
+from selecting import of_all
 
 from mdashcore import ota
 from mdashcore._errors import Conflict, InvalidInput, LimitReached, NotFound
@@ -64,7 +65,7 @@ async def pieces(data: bytes) -> AsyncGenerator[bytes, None]:
 async def roll_out(hub, account="alice", **asked):
     id = hub.rollouts.new_id()
     await hub.blobs.put(blob_key(account, id), pieces(b"fw."))
-    return await hub.rollouts.create(account, id, parse_request({"filter": [], **asked}), IMAGE)
+    return await hub.rollouts.create(account, id, parse_request(of_all(asked)), IMAGE)
 
 
 async def test_devices_are_selected(hub):
@@ -74,7 +75,7 @@ async def test_devices_are_selected(hub):
         await hub.shadows.update(DeviceKey("alice", id), {"state": {"reported": {"ota": {"fw_version": version}}}})
 
     async def chosen(terms=(), devices=None):
-        request = parse_request({"filter": list(terms), "devices": devices})
+        request = parse_request(of_all({"filter": list(terms), "devices": devices} if terms or devices else {}))
         return sorted(await hub.rollouts.select("alice", request.selection))
 
     assert len(await chosen()) == 10
@@ -104,12 +105,16 @@ async def test_what_no_device_is_in_is_not_made(hub):
 
 
 async def test_a_resume_forgives_what_has_failed_until_then(hub):
-    """Counted anew at that moment, not as of the last report."""
+    """Counted anew at that moment, not as of the last report; only by its number."""
     made = await roll_out(hub, phases=[100])
     await hub.rollouts.pause("alice", made.id)
     failed = Member(device="d1", outcome=Outcome.FAILED, attempt=1)
     await hub.rollouts.members.put(f"alice/{made.id}/d1", failed)
-    resumed = await hub.rollouts.resume("alice", made.id)
+    with pytest.raises(Conflict, match="1 failures are to be forgiven now, not 2"):
+        await hub.rollouts.resume("alice", made.id, forgive=2)
+    assert (await hub.rollouts.resume("alice", made.id)).forgiven == ()
+    await hub.rollouts.pause("alice", made.id)
+    resumed = await hub.rollouts.resume("alice", made.id, forgive=1)
     assert resumed.state is RolloutState.RUNNING
     assert [(each.failed, each.pending) for each in resumed.forgiven] == [(1, 9)]
 

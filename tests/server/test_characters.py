@@ -197,7 +197,7 @@ async def test_a_rollout_to_all_of_them(fleet):
     """It completes with all whose frames can be read; the others are skipped, and count for nothing."""
     await fleet.connect_all()
     asked = {
-        "filter": [],
+        "all": True,
         "phases": [50, 100],
         "rate": None,
         "commit_after": 1,

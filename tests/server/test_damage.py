@@ -202,7 +202,7 @@ def form():
 async def test_rollouts(service):
     """One that is damaged, or whose devices are not known any more, is listed so and can be removed."""
     http = service.http
-    first, second, third = [(await http.post("/rollouts", **form())).json()["id"] for _ in range(3)]
+    first, second, third = [(await http.post("/rollouts?bare=1", **form())).json()["id"] for _ in range(3)]
     await service.damage("rollouts", f"ada/{first}")
     await service.damage("rollout_rosters", f"ada/{second}/0000")
     listed = {each["id"]: each for each in (await http.get("/rollouts")).json()}

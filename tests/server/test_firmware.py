@@ -215,7 +215,7 @@ async def test_another_account_has_a_library_of_its_own(alice, bob, blobs):
         assert (await bob.http.request(method, f"/firmware/{made['id']}{path}", **body)).status_code == 404
     await bob.register("d1")
     assert (await bob.http.post(f"/devices/d1/ota?queue=1&firmware={made['id']}")).status_code == 404
-    rollout = {"filter": [], "firmware": made["id"]}
+    rollout = {"all": True, "firmware": made["id"]}
     assert (await bob.http.post("/rollouts", json=rollout)).status_code == 404
     assert (await add(bob))["id"] == made["id"]
     assert len(await blobs()) == 2
@@ -262,7 +262,7 @@ async def test_an_image_in_use_stays(alice, blobs):
     assert "the update of 'd1', which is QUEUED, needs the image" in refused.json()["error"]["message"]
     assert (await alice.http.get(f"/firmware/{made['id']}")).json()["state"] == "KEPT"
     await alice.http.delete("/devices/d1/ota")
-    rollout = (await alice.http.post("/rollouts", json={"filter": [], "firmware": made["id"]})).json()
+    rollout = (await alice.http.post("/rollouts", json={"all": True, "firmware": made["id"]})).json()
     assert (rollout["name"], rollout["image"]["sha256"]) == ("fw.zip", made["sha256"])
     assert rollout["id"] in (await alice.http.delete(f"/firmware/{made['id']}")).json()["error"]["message"]
     await alice.http.post(f"/rollouts/{rollout['id']}/abort")
@@ -282,7 +282,7 @@ async def test_uploads_are_kept_only_if_asked_for(alice, blobs):
     assert (await alice.http.post("/devices/d1/ota?queue=1&keep=1", **form(data))).status_code == 202
     (made,) = (await alice.http.get("/firmware")).json()
     await alice.http.delete("/devices/d1/ota")
-    fields = {"rollout": (None, json.dumps({"filter": [], "approval": True})), "file": ("fw.zip", data)}
+    fields = {"rollout": (None, json.dumps({"all": True, "approval": True})), "file": ("fw.zip", data)}
     rollout = await alice.http.post("/rollouts?keep=1", files=fields)
     assert rollout.status_code == 201
     assert (await alice.http.get("/firmware")).json() == [made]
@@ -293,8 +293,8 @@ async def test_uploads_are_kept_only_if_asked_for(alice, blobs):
     ("path", "fields", "status", "words"),
     [
         ("/devices/d1/ota?queue=1&keep=1", {}, 409, "force"),
-        ("/rollouts?keep=1", {"rollout": {"devices": ["d1"]}}, 409, "force"),
-        ("/rollouts?keep=1", {"rollout": {"filter": [], "phases": "bad"}}, 400, "phases"),
+        ("/rollouts?keep=1", {"rollout": {"devices": ["d1"]}}, 409, "other_app"),
+        ("/rollouts?keep=1", {"rollout": {"all": True, "phases": "bad"}}, 400, "phases"),
         ("/rollouts?keep=1", {}, 400, "the field 'rollout'"),
     ],
 )
@@ -318,12 +318,12 @@ async def test_what_is_refused_is_not_kept(alice, blobs, path, fields, status, w
         ("/devices/d1/ota?queue=1&firmware=x", {"content": b"body"}, 400, "has no body"),
         ("/devices/d1/ota?queue=1&firmware=x&keep=1", {}, 400, "keep is for an image that is uploaded"),
         ("/devices/d1/ota?firmware=fw_none", {}, 503, "not connected"),
-        ("/rollouts", {"json": {"filter": [], "firmware": "fw_none"}}, 404, "no image 'fw_none'"),
-        ("/rollouts", {"json": {"filter": [], "firmware": 1}}, 400, "firmware has to be the id"),
-        ("/rollouts", {"json": {"filter": []}}, 400, "is a form"),
+        ("/rollouts", {"json": {"all": True, "firmware": "fw_none"}}, 404, "no image 'fw_none'"),
+        ("/rollouts", {"json": {"all": True, "firmware": 1}}, 400, "firmware has to be the id"),
+        ("/rollouts", {"json": {"all": True}}, 400, "is a form"),
         ("/rollouts", {"json": []}, 400, "is a form"),
         ("/rollouts", {"content": b""}, 400, "the field 'rollout'"),
-        ("/rollouts?keep=1", {"json": {"filter": [], "firmware": "x"}}, 400, "keep is for an image"),
+        ("/rollouts?keep=1", {"json": {"all": True, "firmware": "x"}}, 400, "keep is for an image"),
         ("/rollouts", {"json": {"filter": ["colour=red"], "firmware": "x"}}, 400, "unknown field 'colour'"),
     ],
 )
@@ -358,7 +358,7 @@ async def test_an_update_that_begins_while_the_image_goes(alice, server):
     await library.records.put(place, found.value.after(RemovalStep.BEGIN), expected=found.version)
     refused = await alice.http.post(f"/devices/d1/ota?queue=1&firmware={made['id']}")
     assert (refused.status_code, "just being removed" in refused.text) == (409, True)
-    assert (await alice.http.post("/rollouts", json={"filter": [], "firmware": made["id"]})).status_code == 409
+    assert (await alice.http.post("/rollouts", json={"all": True, "firmware": made["id"]})).status_code == 409
     again = await alice.http.post("/firmware", **form())
     assert (again.status_code, again.json()["state"]) == (201, "KEPT")
     assert (await alice.http.post(f"/devices/d1/ota?queue=1&firmware={made['id']}")).status_code == 202

@@ -54,8 +54,10 @@ ROUTES = {
     "POST /api/v2/devices/<id>/ota/end": Request(None),
     "GET /api/v2/rollouts": Request(),
     "POST /api/v2/rollouts": Request(b"bob's image", 400),  # the form of a real one is in test_rollouts.py
+    "POST /api/v2/rollouts/preview": Request({"devices": ["d1"]}),
     "GET /api/v2/rollouts/<id>": Request(None, 404),
     "GET /api/v2/rollouts/<id>/members": Request(None, 404),
+    "POST /api/v2/rollouts/<id>/resume": Request({"forgive": 1}, 404),
     "POST /api/v2/rollouts/<id>/<action>": Request(None, 404),
     "DELETE /api/v2/rollouts/<id>": Request(None, 404),
     "GET /api/v2/firmware": Request(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 from rows import every_row
+from selecting import of_all
 
 from mdashcore.hub.limits import AccountLimits
 from mdashcore.testing.device import connect_device
@@ -23,7 +24,7 @@ async def fleet(alice):
 
 async def begin(person, **asked):
     """Make a job."""
-    response = await person.http.post("/jobs", json={"desired": {"interval": 30}, "filter": [], **asked})
+    response = await person.http.post("/jobs", json=of_all(asked, desired={"interval": 30}))
     assert response.status_code == 201, response.text
     return response.json()
 
@@ -104,15 +105,15 @@ async def test_a_preview_changes_nothing(alice, fleet):
 @every_row(
     ("asked", "status", "words"),
     [
-        ({"filter": []}, 400, "desired is an object"),
-        ({"desired": {"a": 1}}, 400, "devices or filter"),
-        ({"desired": {"a": [None]}, "filter": []}, 400, "must not contain null"),
-        ({"desired": {"a": "x" * 40_000}, "filter": []}, 413, "maximum size"),
+        ({"all": True}, 400, "desired is an object"),
+        ({"desired": {"a": 1}}, 400, "devices or a filter"),
+        ({"desired": {"a": [None]}, "all": True}, 400, "must not contain null"),
+        ({"desired": {"a": "x" * 40_000}, "all": True}, 413, "maximum size"),
         ({"desired": {"a": 1}, "filter": ["colour=red"]}, 400, "unknown field"),
         ({"desired": {"a": 1}, "filter": ["@nothing"]}, 400, "nothing"),
         ({"desired": {"a": 1}, "filter": ["online"]}, 400, "no devices"),
         ({"desired": {"a": 1}, "devices": ["d0", "d77"]}, 404, "no device 'd77'"),
-        ({"desired": {"a": 1}, "filter": [], "dry_run": True}, 400, "unknown member"),
+        ({"desired": {"a": 1}, "all": True, "dry_run": True}, 400, "unknown member"),
         ([], 400, "JSON object"),
     ],
 )
@@ -169,7 +170,7 @@ async def test_too_many_at_the_same_time(alice, fleet, server, monkeypatch):
     monkeypatch.setattr(server.service.hub.shadows, "get", slow)
     monkeypatch.setattr(server.service.hub.jobs, "_limits", AccountLimits(open_jobs=1))
     made = await begin(alice)
-    refused = await alice.http.post("/jobs", json={"desired": {"a": 1}, "filter": []})
+    refused = await alice.http.post("/jobs", json={"desired": {"a": 1}, "all": True})
     assert (refused.status_code, refused.json()["error"]["limit"]) == (429, "open_jobs")
     use = {each["name"]: each["use"] for each in (await alice.http.get("/limits")).json()["limits"]}
     assert (use["jobs"], use["open_jobs"]) == (1, 1)

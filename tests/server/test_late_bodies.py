@@ -84,9 +84,9 @@ async def begun(person):
     ("path", "body", "content_type"),
     [
         ("/devices", lambda made: b'{"id": "late"}', "application/json"),
-        ("/rollouts", lambda made: json.dumps({"filter": [], "firmware": made}).encode(), "application/json"),
-        ("/rollouts", lambda made: form(filter=[]), "multipart/form-data; boundary=b"),
-        ("/rollouts?keep=1", lambda made: form(filter=[]), "multipart/form-data; boundary=b"),
+        ("/rollouts", lambda made: json.dumps({"all": True, "firmware": made}).encode(), "application/json"),
+        ("/rollouts", lambda made: form(all=True), "multipart/form-data; boundary=b"),
+        ("/rollouts?keep=1", lambda made: form(all=True), "multipart/form-data; boundary=b"),
         ("/firmware", lambda made: image(), "application/zip"),
         ("/devices/d1/ota?queue=1", lambda made: image(), "application/zip"),
         ("/devices/d1/ota?queue=1&keep=1", lambda made: image(), "application/zip"),
@@ -114,7 +114,7 @@ async def test_a_key_that_was_revoked_while_the_body_came(alice, server, made, p
 async def test_a_body_that_names_an_image_counts_as_any_other(alice, server, made):
     """It takes room among the bodies in memory, and an account has its share of that."""
     server.service.bodies = Bodies(400)
-    body = json.dumps({"filter": [], "firmware": made["id"], "name": "x" * 20}).encode()
+    body = json.dumps({"all": True, "firmware": made["id"], "name": "x" * 20}).encode()
     seen = []
 
     async def look():

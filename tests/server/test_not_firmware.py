@@ -7,7 +7,6 @@ import io
 import json
 import random
 
-import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -193,22 +192,24 @@ async def test_the_same_for_rollouts(alice):
 
 
 async def test_every_device_of_a_rollout_is_asked_about(alice):
-    """Also the last of many: it took zips so far. An image that is said to be a bare one is not asked about."""
+    """Also the last of many, which runs another application; a bare image is asked about whatever devices took."""
     hub = alice.server.service.hub
     ids = [f"d{number:03}" for number in range(150)]
     for id in ids:
         await hub.create_device("alice", id)
-    zip_ = ota.UpdateImage.of(firmware.read_image(io.BytesIO(image()), name="fw.zip"))
-    taken = attrs.evolve(ota.Update.queued("ota_1", zip_, now=1.0), state=ota.UpdateState.COMMITTED)
-    await hub.updates.store.add_to_history(DeviceKey("alice", ids[-1]), taken)
+    await alice.http.post(f"/devices/{ids[-1]}/shadow", json={"state": {"reported": {"ota": {"app": "heater"}}}})
 
-    async def post(query):
-        return await alice.http.post("/rollouts", **rollout(BARE, "fw.bin", query, devices=ids))
+    async def post(data, query=None, **request):
+        return await alice.http.post("/rollouts", **rollout(data, "fw.zip", query or {}, devices=ids, **request))
 
-    answer = await post({})
-    assert (answer.status_code, f"'{ids[-1]}' took firmware zips" in answer.json()["error"]["message"]) == (409, True)
+    answer = await post(image())
+    assert (answer.status_code, f"'{ids[-1]}' runs heater" in answer.json()["error"]["message"]) == (409, True)
     assert await stored(alice) == []
-    assert (await post({"bare": 1})).status_code == 201
+    assert (await post(image(), other_app=True)).status_code == 201
+    for name in ("fw.bin", "fw"):
+        answer = await alice.http.post("/rollouts", **rollout(b"\xe9image", name, devices=ids, force=True))
+        assert (answer.status_code, "bare=1" in answer.json()["error"]["message"]) == (409, True)
+    assert (await post(BARE, {"bare": 1})).status_code == 201
 
 
 @given(st.binary(max_size=HEAD_SIZE))

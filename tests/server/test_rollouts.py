@@ -9,9 +9,11 @@ from functools import partial
 import pytest
 import trio
 from rows import every_row
+from selecting import of_all
 
 from mdashcore import firmware
 from mdashcore.hub.limits import AccountLimits
+from mdashcore.hub.rollouts import preview
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.rollout import RolloutState, ordered
 from mdashcore.trio.agent import Backoff
@@ -29,7 +31,7 @@ def image(size=3000, **fields):
 
 def form(asked=None, file=None, **options):
     """What curl sends with -F rollout=… -F file=@fw.zip."""
-    text = json.dumps({"filter": [], **(asked or {})})
+    text = json.dumps(of_all(asked or {}))
     return {"files": [("rollout", (None, text)), ("file", ("fw.zip", file or image()))], **options}
 
 
@@ -102,7 +104,7 @@ async def test_the_fields_come_in_any_order(alice, fleet):
             "'rollout' is larger",
         ),
         ({"content": image()}, 400, "is a form"),
-        ({"json": {"filter": []}}, 400, "is a form"),
+        ({"json": {"all": True}}, 400, "is a form"),
     ],
 )
 async def test_what_cannot_be_made(alice, fleet, blobs, request_, status, words):
@@ -124,7 +126,7 @@ async def test_a_bad_request_in_front_is_told_before_the_image_is_read(alice, se
         await raw.send("\r\n".join(lines).encode())
         response = await raw.response()
     assert response.status == 400
-    assert b"devices or filter" in response.body
+    assert b"devices or a filter" in response.body
 
 
 async def test_too_many(alice, fleet, monkeypatch):
@@ -241,6 +243,57 @@ async def test_with_a_real_device(alice, tmp_path):
         nursery.cancel_scope.cancel()
 
 
+async def test_every_device_that_waits_says_why(alice, tmp_path):
+    """In its phase, offline, in a pause, and on trial: until when it goes back, as its update says."""
+    token = await alice.register("d1")
+    await alice.register("d2")
+    device = VirtualDevice("d1", tmp_path, build=FirmwareBuild("lamp", "1.0", "old", "esp32"))
+
+    async def waits(id):
+        members = (await alice.http.get(f"/rollouts/{id}/members")).json()["members"]
+        return {each["device"]: (each["waiting"] or {}).get("what") for each in members}, members
+
+    async with trio.open_nursery() as nursery:
+        start = partial(run_virtual_device, device, alice.server.device_url, token, backoff=Backoff(first=0.01))
+        await nursery.start(lambda task_status: start(task_status=task_status))
+        id = (await roll_out(alice, approval=True, auto_commit=False, phases=[100]))["id"]
+        assert (await waits(id))[0] == {"d1": "approval", "d2": "approval"}
+        await alice.http.post(f"/rollouts/{id}/approve")
+        await alice.told("ota.UNCOMMITTED", "d1")
+        found, members = await waits(id)
+        assert found == {"d1": "trial", "d2": "offline"}
+        until = {each["device"]: each["waiting"]["until"] for each in members}
+        assert until["d1"] == (await alice.http.get("/devices/d1/ota")).json()["commit_by"]
+        begun = (await alice.http.get(f"/rollouts/{id}")).json()["phases"][0]["started"]
+        assert until["d2"] == begun + 7 * 86_400
+        await alice.http.post(f"/rollouts/{id}/pause")
+        assert (await waits(id))[0] == {"d1": "trial", "d2": "resume"}
+        await alice.http.get("/devices/d1/rpc/OTA.Commit")
+        await alice.told("ota.COMMITTED", "d1")
+        await alice.http.post(f"/rollouts/{id}/resume")
+        await alice.http.post(f"/rollouts/{id}/abort")
+        await alice.told("rollout.ABORTED", id)
+        assert (await waits(id))[0] == {"d1": None, "d2": None}
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_bulk_update_goes_to_its_end(alice, tmp_path):
+    """One image for all of them: a device that takes it is committed, another that refuses it does not stop that."""
+    token = await alice.register("d1")
+    await alice.register("d2")
+    await report(alice, "d2", arch="esp8266", app="lamp")
+    device = VirtualDevice("d1", tmp_path, build=FirmwareBuild("lamp", "1.0", "old", "esp32"))
+    async with trio.open_nursery() as nursery:
+        start = partial(run_virtual_device, device, alice.server.device_url, token, backoff=Backoff(first=0.01))
+        await nursery.start(lambda task_status: start(task_status=task_status))
+        made = await roll_out(alice, kind="bulk", commit_after=1, offline_wait=0)
+        assert (made["kind"], [each["devices"] for each in made["phases"]]) == ("bulk", [2])
+        done = await alice.told("rollout.COMPLETED", made["id"])
+        assert done["data"]["reason"] == "1 of 2 devices succeeded, 0 failed, 1 skipped"
+        assert (await alice.http.get("/devices/d1/ota")).json()["state"] == "COMMITTED"
+        nursery.cancel_scope.cancel()
+
+
 # The filter of devices
 
 
@@ -263,3 +316,106 @@ async def test_devices_are_filtered(alice, fleet):
         assert await ids("online") == ["d10"]
     response = await alice.http.get("/devices?filter=colour=red")
     assert (response.status_code, "unknown field" in response.text) == (400, True)
+
+
+# Before one is made
+
+
+async def report(person, id, **ota):
+    """Let a device have reported its build."""
+    body = {"state": {"reported": {"ota": ota}}}
+    (await person.http.post(f"/devices/{id}/shadow", json=body)).raise_for_status()
+
+
+async def test_a_preview_counts_the_devices_that_a_rollout_reaches(alice, fleet):
+    """By platform, application and version, with how the image fits; nothing of it is stored."""
+    for id in ("d0", "d1", "d2"):
+        await report(alice, id, arch="ESP32", app="lamp", fw_version="1.0", fw_id="old")
+    await report(alice, "d3", arch="esp32", app="lamp", fw_version="2.0", fw_id="new")
+    await report(alice, "d4", arch="esp8266", app="lamp")
+    await report(alice, "d5", arch="esp32", app="pump")
+    await report(alice, "d6", arch=5, app=["lamp"], fw_version={})
+    asked = {"all": True, "image": {"platform": "esp32", "app": "lamp", "build_id": "new"}}
+    found = (await alice.http.post("/rollouts/preview", json=asked)).json()
+    groups = {
+        (each["platform"], each["app"], each["version"], each["fit"]): each["devices"] for each in found["groups"]
+    }
+    assert groups == {
+        ("ESP32", "lamp", "1.0", "fits"): 3,
+        ("esp32", "lamp", "2.0", "installed"): 1,
+        ("esp8266", "lamp", None, "other_platform"): 1,
+        ("esp32", "pump", None, "other_app"): 1,
+        (None, None, None, "fits"): 4,
+    }
+    numbers = {name: found[name] for name in ("devices", "online", "offline", "fits", "installed", "unknown")}
+    assert numbers == {"devices": 10, "online": 0, "offline": 10, "fits": 7, "installed": 1, "unknown": 4}
+    assert (found["other_platform"], found["other_app"], found["other_groups"]) == (1, 1, 0)
+    assert [each["devices"] for each in found["phases"]] == [1, 0, 9]
+    assert found["missing"] == ["other_app"]
+    allowed = (await alice.http.post("/rollouts/preview", json=asked | {"other_app": True})).json()
+    assert (allowed["fits"], allowed["other_app"], allowed["missing"]) == (8, 0, [])
+    forced = (await alice.http.post("/rollouts/preview", json=asked | {"force": True})).json()
+    assert (forced["fits"], forced["missing"]) == (10, [])
+    assert (await alice.http.get("/rollouts")).json() == []
+
+
+async def test_a_preview_and_its_rollout_agree(alice, fleet, blobs):
+    """What a preview misses is refused, and begins with it: for a file, a bare one, and one of the library."""
+    await report(alice, "d5", arch="esp32", app="pump")
+    kept = (await alice.http.post("/firmware", files={"file": ("fw.zip", image())})).json()["id"]
+    one = {"devices": ["d5"], "approval": True}
+    six = [("rollout", (None, json.dumps(one))), ("file", ("six.bin", b"\xe9byte!"))]
+
+    async def missing(query="", **asked):
+        answer = await alice.http.post(f"/rollouts/preview{query}", json=one | asked)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["missing"]
+
+    assert await missing(firmware=kept) == ["other_app"]
+    assert await missing(firmware=kept, other_app=True) == []
+    assert await missing(image={"bare": True}) == ["bare"]
+    assert await missing("?bare=1", image={"bare": True}) == []
+    assert await missing() == []
+    for body, query, status in (
+        ({"json": one | {"firmware": kept}}, "", 409),
+        ({"json": one | {"firmware": kept, "other_app": True}}, "", 201),
+        ({"files": six}, "", 409),
+        ({"files": six}, "?bare=1", 201),
+    ):
+        answer = await alice.http.post(f"/rollouts{query}", **body)
+        assert answer.status_code == status, answer.text
+
+
+@every_row(
+    ("asked", "status", "words"),
+    [
+        ({}, 400, 'for every device say "all": true'),
+        ({"all": True, "image": []}, 400, "image is an object"),
+        ({"all": True, "image": {"colour": 1}}, 400, "unknown member 'colour'"),
+        ({"all": True, "image": {"app": 1}}, 400, "app of an image is a text"),
+        ({"all": True, "image": {"app": "x" * 501}}, 400, "app of an image is a text"),
+        ({"all": True, "image": {"bare": 1}}, 400, "bare is true or false"),
+        ({"all": True, "image": {}, "firmware": "fw_x"}, 400, "not both"),
+        ({"all": True, "firmware": 1}, 400, "firmware is the id"),
+        ({"all": True, "firmware": "fw_none"}, 404, "no image 'fw_none'"),
+        ({"devices": ["d0", "nobody"]}, 404, "no device 'nobody'"),
+        ({"all": True, "phases": [3]}, 400, "phases are"),
+    ],
+)
+async def test_what_cannot_be_previewed(alice, fleet, asked, status, words):
+    """It is told why."""
+    answer = await alice.http.post("/rollouts/preview", json=asked)
+    assert (answer.status_code, words in answer.json()["error"]["message"]) == (status, True), answer.text
+
+
+async def test_a_preview_counts_each_device_of_many_groups(alice, fleet, monkeypatch):
+    """The largest groups are shown; others are counted. A selection that no rollout may have is refused."""
+    monkeypatch.setattr(preview, "MAX_COUNTED_GROUPS", 4)
+    monkeypatch.setattr(preview, "MAX_SHOWN_GROUPS", 2)
+    for n in range(10):
+        await report(alice, f"d{n}", fw_version=str(min(n, 7)))
+    found = (await alice.http.post("/rollouts/preview", json={"all": True})).json()
+    assert ([each["devices"] for each in found["groups"]], found["other_groups"]) == ([1, 1], 8)
+    monkeypatch.setattr(preview, "MAX_MEMBERS", 9)
+    refused = await alice.http.post("/rollouts/preview", json={"all": True})
+    assert (refused.status_code, "more than 9 devices" in refused.json()["error"]["message"]) == (400, True)

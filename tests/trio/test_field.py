@@ -518,7 +518,7 @@ def test_a_rollout_by_the_default_plan_whose_updates_a_person_commits(tmp_path, 
 
             await hub.blobs.put(blob_key("alice", id), pieces())
             facts = ota.UpdateImage.of(image)
-            made = await hub.rollouts.create("alice", id, parse_request({"filter": []}), facts)
+            made = await hub.rollouts.create("alice", id, parse_request({"all": True}), facts)
             await trio.sleep(60)  # the supervisor has begun it
             wait = field.node.update_supervisor.wait
             with trio.fail_after(3600):

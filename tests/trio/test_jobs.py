@@ -65,7 +65,7 @@ class Place:
         return ids
 
     async def begin(self, desired: object = None, account: str = "alice") -> Job:
-        request = self.hub.jobs.parse({"desired": desired or {"n": 1}, "filter": []})
+        request = self.hub.jobs.parse({"desired": desired or {"n": 1}, "all": True})
         return await self.hub.jobs.create(account, request, by=account)
 
 
@@ -284,7 +284,7 @@ async def test_fifty_thousand_devices():
                 await trio.lowlevel.checkpoint()
                 longest = max(longest, time.thread_time() - before)
 
-        request = place.hub.jobs.parse({"desired": {"n": 1}, "filter": []})
+        request = place.hub.jobs.parse({"desired": {"n": 1}, "all": True})
         made = await place.hub.jobs.create("alice", request, by="alice", pause=Pace("alice"))
         with no_collection():
             nursery.start_soon(tick)

@@ -16,6 +16,7 @@ from device_stream import DeviceStream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mortal import Mortal
+from selecting import of_all
 from wall_clock import WallClock
 
 from mdashcore import _json, ota
@@ -24,7 +25,7 @@ from mdashcore.hub import Hub
 from mdashcore.hub.feed import LogQuery, events_topic
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import Device, DeviceKey
-from mdashcore.rollout import Outcome, Rollout, RolloutState, ordered, parse_request
+from mdashcore.rollout import Cause, Outcome, Rollout, RolloutState, ordered, parse_request, to_forgive
 from mdashcore.storage import SHARED, Backend, open_backend
 from mdashcore.trio.drivers.clock_watch import CLOCK_INTERVAL
 from mdashcore.trio.drivers.orphans import ORPHAN_INTERVAL
@@ -207,7 +208,7 @@ class Fleet:
             yield BYTES
 
         await self.hub.blobs.put(blob_key("alice", id), chunks())
-        return await self.hub.rollouts.create("alice", id, parse_request({"filter": [], **asked}), IMAGE)
+        return await self.hub.rollouts.create("alice", id, parse_request(of_all(asked)), IMAGE)
 
     async def told(self, id: str, *states: RolloutState, within: float = 40 * 86_400.0) -> Rollout:
         """Wait until the rollout is in one of some states."""
@@ -217,6 +218,16 @@ class Fleet:
                     while b'"rollout.' not in await anext(messages):
                         pass
         return rollout
+
+    async def decide(self, action: str, id: str) -> Rollout:
+        """Let a person decide: by the name of a verb, or to forgive all failures."""
+        rollouts = self.hub.rollouts
+        if action == "forgive":
+            present = await rollouts.get("alice", id)
+            return await rollouts.resume(
+                "alice", id, forgive=to_forgive(present, await rollouts.counts("alice", present))
+            )
+        return await getattr(rollouts, action)("alice", id)
 
     async def outcomes(self, id: str) -> dict[str, Any]:
         """The members that have had their turn, by device."""
@@ -557,13 +568,37 @@ async def test_retry(fleet, autojump_clock):
     rollout = await fleet.roll_out(phases=[100])
     paused = await fleet.told(rollout.id, RolloutState.PAUSED)
     await trio.sleep(600)
+    seen = await fleet.hub.rollouts.get("alice", paused.id)
+    assert [(each.devices, each.reason.split(":")[0]) for each in seen.failures] == [(5, "ROLLED_BACK")]
     for device in bad:
         device.fate = "good"
-    await fleet.hub.rollouts.retry("alice", paused.id)
+    assert (await fleet.hub.rollouts.retry("alice", paused.id)).failures == ()
     done = await fleet.told(rollout.id, RolloutState.COMPLETED)
     assert (done.reason, done.round) == ("10 of 10 devices succeeded, 0 failed", 2)
     assert {len(device.began) for device in good} == {1}
     assert {len(device.began) for device in bad} == {2}
+
+
+async def test_two_clicks_do_not_carry_failures_into_the_next_phase(fleet, autojump_clock):
+    """A resume is refused in the devices' own words; forgiven by their number, the same phase pauses at its end."""
+    await fleet.add(10, fate="refused")
+    await fleet.connected()
+    rollout = await fleet.roll_out(phases=[30, 100], min_sample=1, rate=1)
+    begun = rollout.phase_started
+    await fleet.told(rollout.id, RolloutState.PAUSED)
+    for forgive in (None, 2):
+        with pytest.raises(Conflict, match=r"1 failures are|1 times '"):
+            await fleet.hub.rollouts.resume("alice", rollout.id, forgive=forgive)
+    for _ in range(3):
+        assert len(fleet.devices) - len(await fleet.outcomes(rollout.id)) >= 7, "the second phase has not begun"
+        await fleet.decide("forgive", rollout.id)
+        present = await fleet.told(rollout.id, RolloutState.PAUSED)
+    assert (present.cause, present.phase, present.phase_started) == (Cause.SUCCESS, 0, begun)
+    with pytest.raises(Conflict, match="forgive the 3 failures"):
+        await fleet.hub.rollouts.resume("alice", rollout.id)
+    accepted = await fleet.decide("forgive", rollout.id)
+    present = await fleet.told(rollout.id, RolloutState.PAUSED)
+    assert (accepted.accepted, present.phase, present.phase_started[0]) == (1, 1, begun[0])
 
 
 async def test_abort(fleet, autojump_clock):
@@ -732,7 +767,8 @@ async def test_what_a_killed_process_has_left_is_removed(fleet, autojump_clock):
     fates=st.lists(st.sampled_from(["good", "dead", "reverts", "refused", "away"]), min_size=1, max_size=6),
     actions=st.lists(
         st.tuples(
-            st.floats(0, 900), st.sampled_from(["approve", "pause", "resume", "retry", "abort", "crash", "remove"])
+            st.floats(0, 900),
+            st.sampled_from(["approve", "pause", "resume", "forgive", "retry", "abort", "crash", "remove"]),
         ),
         max_size=6,
     ),
@@ -766,7 +802,7 @@ def test_it_always_ends(fates, actions, asked):
                         await fleet.hub.remove_device(DeviceKey("alice", "d0"))
                 else:
                     try:
-                        await getattr(fleet.hub.rollouts, action)("alice", rollout.id)
+                        await fleet.decide(action, rollout.id)
                     except Conflict:
                         pass
             ended = await fleet.told(rollout.id, RolloutState.COMPLETED, RolloutState.ABORTED, within=86_400 + 7200)
@@ -789,7 +825,9 @@ STEPS = st.one_of(st.floats(-60 * YEAR, 60 * YEAR), st.sampled_from([-3600.0, -5
 @given(
     fates=st.lists(st.sampled_from(["good", "dead", "reverts", "refused", "away"]), min_size=1, max_size=4),
     actions=st.lists(
-        st.tuples(STEPS, st.floats(0, 400), st.sampled_from(["nothing", "pause", "resume", "retry", "crash"])),
+        st.tuples(
+            STEPS, st.floats(0, 400), st.sampled_from(["nothing", "pause", "resume", "forgive", "retry", "crash"])
+        ),
         max_size=5,
     ),
     asked=st.fixed_dictionaries(
@@ -823,7 +861,7 @@ def test_a_wall_clock_that_is_set_changes_nothing(fates, actions, asked):
                     await trio.sleep(1.5)  # until it has read its records: a clock set before that is never noticed
                 elif action != "nothing":
                     try:
-                        await getattr(fleet.hub.rollouts, action)("alice", rollout.id)
+                        await fleet.decide(action, rollout.id)
                     except Conflict:
                         pass
             ended = await fleet.told(rollout.id, RolloutState.COMPLETED, RolloutState.ABORTED, within=86_400 + 7200)

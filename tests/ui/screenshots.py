@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
+from selecting import of_all
 
 from mdashcore.virtual_device import FirmwareBuild
 
@@ -227,7 +228,7 @@ def test_lists_at_work(open_page, person, home, make_firmware, look):
         {"name": "2.0 to all", "phases": [5, 50, 100], "rate": None},
         {"name": "2.0 later", "approval": True},
     ):
-        files = {"rollout": (None, json.dumps({"filter": [], **wanted})), "file": ("fw.zip", image)}
+        files = {"rollout": (None, json.dumps(of_all(wanted))), "file": ("fw.zip", image)}
         assert person.http.post("/rollouts", files=files).status_code == 201
     page.goto("/#/rollouts")
     expect(page.get_by_role("link", name="2.0 later")).to_be_visible()
@@ -239,5 +240,9 @@ def test_lists_at_work(open_page, person, home, make_firmware, look):
     page.get_by_label("Firmware (.zip").set_input_files(
         {"name": "fw.zip", "mimeType": "application/zip", "buffer": image}
     )
+    page.get_by_label("All devices").check()
     page.get_by_text("Pace and limits").click()
     whole(page, f"rollouts-new-{look}")
+    page.get_by_role("button", name="Review…").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    save(page, f"rollouts-review-{look}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from datetime import UTC, datetime
 
 import pytest
@@ -357,8 +356,8 @@ def test_deleting_many(page, person, axe):
     expect(page.get_by_role("toolbar")).to_contain_text("2 selected")
 
 
-def test_updating_many(page, person, fleet, make_firmware, axe, hold, keep):
-    """Online devices get the image, the others wait for it; it goes on behind another view, and shows its end."""
+def test_updating_many(page, person, fleet, make_firmware, axe):
+    """One image goes to the server, which updates all devices to their end, also behind another view."""
     for id in ("lamp", "meter"):
         fleet.connect(id, name=id.capitalize(), build=FirmwareBuild(app="lamp"))
     person.register("off", "Off")
@@ -369,28 +368,22 @@ def test_updating_many(page, person, fleet, make_firmware, axe, hold, keep):
     axe(page)
     image = {"name": "fw.zip", "mimeType": "application/zip", "buffer": make_firmware(version="2.0")}
     dialog.get_by_label("Image").set_input_files(image)
-    held = hold(page, re.compile("/devices/(lamp|meter)/ota"), "POST")
-    dialog.get_by_role("button", name="Update").click()
-    page.get_by_role("button", name="Hide").click()
-    expect(page.get_by_text("Sending fw.zip to 3 devices: 1 of 3…")).to_be_visible()
-    check_show = keep(page.get_by_role("button", name="Show"))
-    held.take().continue_()
-    expect(page.get_by_text("Sending fw.zip to 3 devices: 2 of 3…")).to_be_visible()
-    check_show()
+    dialog.get_by_role("button", name="Review…").click()
+    review = page.get_by_role("dialog", name="Update 3 devices?")
+    expect(review).to_contain_text("Fits 3 of 3 devices")
     axe(page)
-    page.get_by_role("link", name="Keys").click()
-    expect(page.get_by_role("heading", name="Keys", level=1)).to_be_visible()
-    held.take().continue_()
-    expect(page.get_by_text("Sending fw.zip to 3 devices: 3 of 3 done")).to_be_visible()
-    page.get_by_role("button", name="Show").click()
-    expect(page.get_by_role("dialog")).to_contain_text("3 of 3 done")
-    expect(result(page, "Off")).to_contain_text("waits until the device is online")
-    page.get_by_role("button", name="Close").click()
-    page.get_by_role("link", name="Devices").click()
+    review.get_by_role("button", name="Start for 3 devices").click()
+    expect(page.get_by_text("Bulk update")).to_be_visible()
+    (made,) = person.http.get("/rollouts").json()
+    assert (made["kind"], made["plan"]["phases"]) == ("bulk", [100])
+    members = page.get_by_role("grid", name="Devices of the rollout")
+    expect(members.get_by_role("row").filter(has_text="Off")).to_contain_text("offline")
+    axe(page)
+    page.get_by_role("link", name="Devices", exact=True).click()
     for name in ("Lamp", "Meter"):
         expect(row(page, name)).to_contain_text("2.0")
         expect(row(page, name)).to_contain_text("uncommitted")
-    assert person.http.get("/devices/off/ota").json()["state"] == "QUEUED"
+    assert person.http.get(f"/rollouts/{made['id']}").json()["state"] == "RUNNING"
 
 
 def test_a_busy_server_is_waited_for(page, person):

@@ -27,7 +27,7 @@ def test_a_person_sees_the_fleet_in_the_morning(open_page, person, fleet, axe, t
     firmware = page.get_by_role("region", name="Firmware")
     expect(firmware.get_by_role("link", name="1.0")).to_be_visible()
     expect(page.get_by_role("region", name="Last events")).to_contain_text("online")
-    wanted = {"name": "Spring", "filter": [], "approval": True, "phases": [100], "rate": None}
+    wanted = {"name": "Spring", "all": True, "approval": True, "phases": [100], "rate": None}
     files = {"rollout": (None, json.dumps(wanted)), "file": ("fw.zip", make_firmware())}
     assert person.http.post("/rollouts", files=files).status_code == 201
     expect(page.get_by_role("region", name="Updates and rollouts")).to_contain_text(re.compile(r"Spring .*: 0 of \d"))

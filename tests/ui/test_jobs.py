@@ -87,7 +87,7 @@ def test_a_job_that_another_makes_is_followed(open_page, person):
     person.register("a")
     page = open_page(person, "#/jobs")
     expect(page.get_by_text("No jobs yet")).to_be_visible()
-    made = person.http.post("/jobs", json={"desired": {"n": 1}, "filter": [], "name": "theirs"}).json()
+    made = person.http.post("/jobs", json={"desired": {"n": 1}, "all": True, "name": "theirs"}).json()
     page.get_by_role("link", name="theirs").click()
     expect(results(page).filter(has_text="changed")).to_have_count(1)
     assert person.http.delete(f"/jobs/{made['id']}").json() is True

@@ -197,7 +197,14 @@ def test_all_that_match_are_selected_by_the_filter(person, large):
     toolbar.get_by_role("button", name=f"Select all {DEVICES} that match").click()
     expect(toolbar).to_contain_text(f"All {DEVICES} that match are selected")
     toolbar.get_by_role("button", name="Delete…").click()
-    page.get_by_role("dialog").get_by_role("button", name=f"Delete {DEVICES} devices").click()
+    sure, typed = dialog.get_by_role("button", name=f"Delete {DEVICES} devices"), dialog.get_by_label("to confirm")
+    for wrong in ("", "4"):
+        typed.fill(wrong)
+        sure.click()
+        expect(typed).to_be_focused()
+    assert len(person.http.get("/devices").json()) == DEVICES
+    typed.fill(str(DEVICES))
+    sure.click()
     expect(page.get_by_role("dialog")).to_contain_text(f"{DEVICES} of {DEVICES} done")
     assert person.http.get("/devices").json() == []
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-import pytest
 from playwright.sync_api import expect
 from rows import every_row
 
@@ -175,19 +174,6 @@ def test_a_job_that_waits_stops_immediately(page, person):
     page.get_by_role("button", name="Stop").click()
     expect(page.get_by_role("dialog")).to_contain_text("0 of 1 done, 1 stopped")
     assert len(asked) == 1
-
-
-@pytest.mark.proof  # Stop is looked at with another job in the gate
-def test_an_upload_that_is_stopped_has_not_failed(page, person, make_firmware, hold):
-    """It was the person, and not the connection."""
-    person.register("lamp")
-    hold(page, "**/devices/lamp/ota*", "POST")
-    image = {"name": "fw.zip", "mimeType": "application/zip", "buffer": make_firmware(version="2.0")}
-    begin_job(page, "Update firmware…", lambda dialog: dialog.get_by_label("Image").set_input_files(image))
-    with page.expect_request("**/devices/lamp/ota*"):
-        page.get_by_role("button", name="Update", exact=True).click()
-    page.get_by_role("button", name="Stop").click()
-    expect(page.get_by_role("dialog")).to_contain_text("0 of 1 done, 1 stopped")
 
 
 # Memory

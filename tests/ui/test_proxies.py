@@ -414,10 +414,12 @@ def test_a_person_behind_a_proxy(site, visit, connect, register, image, password
     expect(page.get_by_role("img", name=re.compile("Now: Transferring"))).to_be_visible()
 
     page.goto(f"{site.url}/#/rollouts/new")
+    page.get_by_label("All devices").check()
     page.get_by_label("Firmware (.zip").set_input_files(image)
     page.get_by_label("Name").fill("All lamps")
     page.get_by_label("Wait for my approval").check()
-    page.get_by_role("button", name="Start the rollout").click()
+    page.get_by_role("button", name="Review…").click()
+    page.get_by_role("button", name=re.compile(r"Start for \d")).click()
     expect(page.get_by_role("heading", name="All lamps", level=1)).to_be_visible()
 
 

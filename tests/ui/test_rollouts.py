@@ -6,6 +6,7 @@ import json
 
 import pytest
 from playwright.sync_api import expect
+from selecting import of_all
 
 from mdashcore.virtual_device import FirmwareBuild
 
@@ -24,7 +25,7 @@ def begin(person, image):
     """Begins a rollout by REST; its id."""
 
     def begin(**wanted):
-        body = {"filter": [], **wanted}
+        body = of_all(wanted)
         files = {"rollout": (None, json.dumps(body)), "file": (image["name"], image["buffer"])}
         answer = person.http.post("/rollouts", files=files)
         assert answer.status_code == 201, answer.text
@@ -47,14 +48,18 @@ def test_a_rollout_from_the_plan_to_its_end(open_page, person, fleet, image, axe
     expect(page.get_by_role("heading", name="No rollouts yet")).to_be_visible()
     axe(page)
     page.get_by_role("link", name="Plan the first rollout").click()
+    expect(page.get_by_text("Give a filter, or choose all devices.")).to_be_visible()
+    page.get_by_label("All devices").check()
     expect(page.get_by_text("4 devices: Lamp 0")).to_be_visible()
+    expect(page.get_by_label("Filter")).to_be_disabled()
     axe(page)
+    page.get_by_label("All devices").uncheck()
     page.get_by_label("Firmware (.zip").set_input_files(image)
     expect(page.get_by_text("ccm version 2.0 for esp32")).to_be_visible()
     filter = page.get_by_label("Filter")
     filter.fill("colour=red")
     expect(page.get_by_role("alert")).to_contain_text("nknown field 'colour'")
-    page.get_by_role("button", name="Start the rollout").click()
+    page.get_by_role("button", name="Review…").click()
     expect(page.get_by_role("alert")).to_have_count(2)
     filter.fill("name~lamp arch=esp32")
     expect(page.get_by_text("3 devices: Lamp 0, Lamp 1, Lamp 2; 3 online")).to_be_visible()
@@ -70,7 +75,16 @@ def test_a_rollout_from_the_plan_to_its_end(open_page, person, fleet, image, axe
     page.get_by_label("Seconds of health").fill("1")
     axe(page)
     page.get_by_label("Name").fill(HOSTILE[0])
-    page.get_by_role("button", name="Start the rollout").click()
+    page.get_by_role("button", name="Review…").click()
+    review = page.get_by_role("dialog", name="Start this rollout?")
+    expect(review).to_contain_text("Fits 3 of 3 devices.")
+    expect(review).to_contain_text("Phases: 1, then 2 devices.")
+    expect(review.get_by_role("row").filter(has_text="esp32")).to_contain_text("ccm")
+    axe(page)
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Review…")).to_be_focused()
+    page.keyboard.press("Enter")
+    review.get_by_role("button", name="Start for 3 devices").click()
     expect(page.get_by_role("heading", name=HOSTILE[0], level=1)).to_be_visible()
     expect(page.get_by_role("img", name="Phase 1: 1 ")).to_be_visible()
     state(page, "Completed")
@@ -83,20 +97,58 @@ def test_a_rollout_from_the_plan_to_its_end(open_page, person, fleet, image, axe
     axe(page)
 
 
-def test_a_bare_image(open_page, person):
-    """What is no zip is sent where it is said to be a bare image; of a zip that is not asked."""
-    person.register("lamp")
-    page = open_page(person, "#/rollouts/new")
-    bare = page.get_by_label("It is a bare image")
-    expect(bare).to_be_hidden()
-    choose = page.get_by_label("Firmware (.zip")
-    choose.set_input_files({"name": "fw.zip", "mimeType": "application/zip", "buffer": b"\xe9no zip" * 100})
-    expect(page.get_by_text("unless it is a bare image")).to_be_visible()
-    page.get_by_role("button", name="Start the rollout").click()
-    expect(page.get_by_role("alert")).to_contain_text("needs bare=1")
-    bare.check()
-    page.get_by_role("button", name="Start the rollout").click()
-    expect(page.get_by_role("heading", name="fw.zip", level=1)).to_be_visible()
+def test_what_does_not_fit(open_page, person, image, axe):
+    """A review of hostile devices, on a phone: how many of them an image fits; it begins with its switches set.
+
+    What is no zip begins for no device by one press, and is sent where a person says that it is a bare image.
+    """
+    reports = [
+        {"arch": "esp32", "app": "ccm", "fw_version": "1.0"},
+        {"arch": "esp8266", "app": HOSTILE[0], "fw_version": HOSTILE[3]},
+        {"arch": "esp32", "app": HOSTILE[1], "fw_version": HOSTILE[2]},
+        {"arch": "esp32", "app": "ccm", "fw_id": "20260301-100000/new", "is_committed": True},
+        {},
+    ]
+    for n, ota in enumerate(reports):
+        person.register(f"d{n}")
+        body = {"state": {"reported": {"ota": ota}}}
+        person.http.post(f"/devices/d{n}/shadow", json=body).raise_for_status()
+    page = open_page(person, "#/rollouts/new", viewport={"width": 390, "height": 844})
+    page.get_by_label("All devices").check()
+    expect(page.get_by_text("5 devices:")).to_be_visible()
+    page.get_by_label("Firmware (.zip").set_input_files(image)
+    page.get_by_role("button", name="Review…").click()
+    review = page.get_by_role("dialog", name="Start this rollout?")
+    expect(review).to_contain_text("Fits 2 of 5 devices")
+    expect(review).to_contain_text("1 runs it already")
+    expect(review).to_contain_text("1 is of another platform and will refuse it")
+    expect(review.get_by_role("row").filter(has_text="esp8266")).to_contain_text(HOSTILE[0])
+    axe(page)
+    start = review.get_by_role("button", name="Start for 5 devices")
+    start.click()
+    switch = review.get_by_label("Send it also to the 1 device that runs another application")
+    expect(switch).to_be_focused()
+    assert person.http.get("/rollouts").json() == []
+    switch.check()
+    start.click()
+    state(page, "Running")
+    (made,) = person.http.get("/rollouts").json()
+    assert made["plan"]["other_app"] is True
+    person.http.post(f"/rollouts/{made['id']}/abort").raise_for_status()
+
+    page.goto("/#/rollouts/new")
+    page.get_by_label("All devices").check()
+    page.get_by_label("Firmware (.zip").set_input_files(
+        {"name": "six.bin", "mimeType": "text/plain", "buffer": b"\xe9byte!"}
+    )
+    expect(page.get_by_text("No firmware zip")).to_be_visible()
+    page.get_by_role("button", name="Review…").click()
+    start.click()
+    switch = review.get_by_label("nothing says which devices it is for. Send it as it is to 5 devices")
+    expect(switch).to_be_focused()
+    switch.check()
+    start.click()
+    expect(page.get_by_role("heading", name="six.bin", level=1)).to_be_visible()
 
 
 def test_approving_pausing_aborting(open_page, person, begin, axe):
@@ -159,7 +211,18 @@ def test_failures_are_shown_and_tried_again(open_page, person, fleet, begin, axe
     page.get_by_label("Outcome").select_option("Failed")
     expect(table.get_by_role("row")).to_have_count(2)
     axe(page)
-    page.get_by_role("button", name="Retry 1 device").click()
+    page.get_by_role("button", name="Resume…").click()
+    dialog = page.get_by_role("dialog", name="Resume in spite of the failures?")
+    expect(dialog).to_contain_text("1 of 2 devices failed")
+    axe(page)
+    dialog.get_by_role("button", name="Resume").click()
+    expect(dialog.get_by_label("Forgive this failure")).to_be_focused()
+    page.keyboard.press("Escape")
+    assert person.http.get(f"/rollouts/{id}").json()["state"] == "PAUSED"
+    page.get_by_role("button", name="Retry 1 device…").click()
+    dialog = page.get_by_role("dialog", name="Retry 1 device?")
+    expect(dialog).to_contain_text("Its failure counts no longer")
+    dialog.get_by_role("button", name="Retry 1 device").click()
     page.get_by_label("Outcome").select_option("All devices")
     expect(table.get_by_role("row").filter(has_text="Good lamp")).to_contain_text("succeeded")
 
@@ -176,7 +239,8 @@ def test_from_the_list_of_devices(open_page, person, image):
     expect(page.get_by_text("3 devices: d0, d1, d2")).to_be_visible()
     page.get_by_label("Firmware (.zip").set_input_files(image)
     page.get_by_label("Wait for my approval").check()
-    page.get_by_role("button", name="Start the rollout").click()
+    page.get_by_role("button", name="Review…").click()
+    page.get_by_role("button", name="Start for 3 devices").click()
     state(page, "Awaiting approval")
     (made,) = person.http.get("/rollouts").json()
     assert (made["counts"]["pending"], made["state"]) == (3, "AWAITING_APPROVAL")
@@ -191,7 +255,7 @@ def test_every_look(open_page, person, begin, in_every_look):
         person.register(f"d{n}", name)
     ids = [begin(name=name, approval=True) for name in HOSTILE]
     page = open_page(person, "#/rollouts")
-    headings = {"": "Rollouts", "/new": "New rollout", f"/{ids[0]}": HOSTILE[0], f"/{ids[3]}": HOSTILE[3]}
+    headings = {"": "Rollouts", "/new?all=1": "New rollout", f"/{ids[0]}": HOSTILE[0], f"/{ids[3]}": HOSTILE[3]}
     for route, heading in headings.items():
         page.goto(f"/#/rollouts{route}")
         expect(page.get_by_role("heading", name=heading, level=1)).to_be_visible()

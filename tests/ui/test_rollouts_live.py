@@ -7,6 +7,7 @@ import re
 
 import pytest
 from playwright.sync_api import expect
+from selecting import of_all
 
 from mdashcore.virtual_device import FirmwareBuild
 
@@ -16,7 +17,7 @@ def begin(person, make_firmware):
     """Begins a rollout by REST; its id."""
 
     def begin(**wanted):
-        files = {"rollout": (None, json.dumps({"filter": [], **wanted})), "file": ("fw.zip", make_firmware())}
+        files = {"rollout": (None, json.dumps(of_all(wanted))), "file": ("fw.zip", make_firmware())}
         answer = person.http.post("/rollouts", files=files)
         assert answer.status_code == 201, answer.text
         return answer.json()["id"]
@@ -195,7 +196,8 @@ def test_a_selected_device_that_was_removed_meanwhile(page, person, make_firmwar
     page.get_by_label("Firmware (.zip").set_input_files(
         {"name": "fw.zip", "mimeType": "application/zip", "buffer": make_firmware()}
     )
-    page.get_by_role("button", name="Start the rollout").click()
+    page.get_by_role("button", name="Review…").click()
+    page.get_by_role("button", name="Start for 1 device").click()
     state(page, "Running")
     (made,) = person.http.get("/rollouts").json()
     assert made["counts"]["pending"] == 1
@@ -205,6 +207,7 @@ def test_days_of_the_window(page, person, make_firmware, axe):
     """Which days of the week, with or without times; what cannot be is said in words."""
     person.register("d0")
     page.goto("/#/rollouts/new")
+    page.get_by_label("All devices").check()
     page.get_by_label("Firmware (.zip").set_input_files(
         {"name": "fw.zip", "mimeType": "application/zip", "buffer": make_firmware()}
     )
@@ -215,7 +218,7 @@ def test_days_of_the_window(page, person, make_firmware, axe):
     for day in days.all():
         expect(day).to_be_checked()
         day.uncheck()
-    begin, said = page.get_by_role("button", name="Start the rollout"), page.get_by_role("alert")
+    begin, said = page.get_by_role("button", name="Review…"), page.get_by_role("alert")
     begin.click()
     expect(said).to_have_text("Choose at least one day on which devices may begin.")
     for day in ("Saturday", "Sunday"):
@@ -229,6 +232,7 @@ def test_days_of_the_window(page, person, make_firmware, axe):
     end.fill("04:00")
     axe(page)
     begin.click()
+    page.get_by_role("button", name="Start for 1 device").click()
     expect(page.get_by_text("from 22:00 to 04:00 UTC on sat, sun")).to_be_visible()
     (made,) = person.http.get("/rollouts").json()
     assert made["plan"]["window"] == {"start": "22:00", "end": "04:00", "days": ["sat", "sun"]}
@@ -239,12 +243,14 @@ def test_days_without_times(page, person, make_firmware):
     """Are whole days."""
     person.register("d0")
     page.goto("/#/rollouts/new")
+    page.get_by_label("All devices").check()
     page.get_by_label("Firmware (.zip").set_input_files(
         {"name": "fw.zip", "mimeType": "application/zip", "buffer": make_firmware()}
     )
     page.get_by_text("Pace and limits").click()
     page.get_by_label("Monday").uncheck()
-    page.get_by_role("button", name="Start the rollout").click()
+    page.get_by_role("button", name="Review…").click()
+    page.get_by_role("button", name="Start for 1 device").click()
     expect(page.get_by_text("from 00:00 to 24:00 UTC on tue, wed, thu, fri, sat, sun")).to_be_visible()
 
 

@@ -31,4 +31,6 @@ def chosen(devices: tuple[str, ...], terms: tuple[str, ...], *, everything: bool
     """Return the members of a request that choose devices. Raises `click.UsageError` unless some are chosen."""
     if everything is bool(devices or terms):
         raise click.UsageError("Which devices? Give --all, or --device or --filter.")
+    if everything:
+        return {"all": True}
     return {"filter": list(terms)} | ({"devices": list(devices)} if devices else {})

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from mdashcore.client._http import Resource
 from mdashcore.client._pages import DevicesPage, all_devices, read_page
+from mdashcore.client._selecting import selecting
 from mdashcore.documents import (
     MAX_DEVICES_PAGE,
     DeviceDocument,
@@ -135,16 +136,21 @@ class DeviceRequests(Resource):
         return cast(DeviceDocument, await self._http.fetch("PUT", "devices", id, json={"tags": patch}))
 
     async def change_tags_of_many(
-        self, patch: TagPatch, *terms: str, devices: Sequence[str] | None = None, preview: bool = False
+        self,
+        patch: TagPatch,
+        *terms: str,
+        devices: Sequence[str] | None = None,
+        all_devices: bool = False,
+        preview: bool = False,
     ) -> TagsChanged:
-        """Merge a patch into the tags of the devices for which every term holds, all devices without terms.
+        """Merge a patch into the tags of the devices for which every term holds.
 
         Args:
             devices: ids, of which the terms pick; `None` for devices with any id.
+            all_devices: every device, in place of terms and ids.
             preview: whether nothing is changed, only counted.
         """
-        asked = {"tags": patch, "filter": list(terms), "preview": preview}
-        asked |= {} if devices is None else {"devices": list(devices)}
+        asked = {"tags": patch, "preview": preview, **selecting(terms, devices, all_devices=all_devices)}
         return cast(TagsChanged, await self._http.fetch("POST", "tags", json=asked, timeout=math.inf))
 
     async def limit_deltas(self, id: str, limit: int | None) -> DeviceDocument:

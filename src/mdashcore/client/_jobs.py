@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from mdashcore.client._http import Resource
 from mdashcore.client._pages import all_parts
+from mdashcore.client._selecting import selecting
 from mdashcore.documents import MAX_RESULTS_PAGE, JobDocument, JobPreviewDocument, JobResultDocument
 from mdashcore.job import JobOutcome
 
@@ -22,15 +23,17 @@ class JobRequests(Resource):
         desired: Mapping[str, Any],
         *terms: str,
         devices: Sequence[str] | None = None,
+        all_devices: bool = False,
         name: str = "",
     ) -> JobDocument:
-        """Set desired values of the devices for which every term holds, all devices without terms.
+        """Set desired values of the devices for which every term holds.
 
         The job goes on by itself: see `job`, or the notifications ``job.…``.
 
         Args:
             desired: the values of each device. A value of `None` removes its key.
             devices: ids, of which the terms pick; `None` for devices with any id.
+            all_devices: every device, in place of terms and ids.
             name: text for people.
 
         Raises:
@@ -38,14 +41,18 @@ class JobRequests(Resource):
             NotFound: a device of `devices` does not exist.
             LimitReached: too many jobs of the account have not ended.
         """
-        asked = {**_job(desired, terms, devices), "name": name}
+        asked = {**_job(desired, terms, devices, all_devices=all_devices), "name": name}
         return cast(JobDocument, await self._http.fetch("POST", "jobs", json=asked, timeout=math.inf))
 
     async def preview_job(
-        self, desired: Mapping[str, Any], *terms: str, devices: Sequence[str] | None = None
+        self,
+        desired: Mapping[str, Any],
+        *terms: str,
+        devices: Sequence[str] | None = None,
+        all_devices: bool = False,
     ) -> JobPreviewDocument:
         """Return what `create_job` would change, from what to what. Changes nothing."""
-        asked = {**_job(desired, terms, devices), "preview": True}
+        asked = {**_job(desired, terms, devices, all_devices=all_devices), "preview": True}
         return cast(JobPreviewDocument, await self._http.fetch("POST", "jobs", json=asked, timeout=math.inf))
 
     async def jobs(self) -> list[JobDocument]:
@@ -69,7 +76,8 @@ class JobRequests(Resource):
         return all_parts(self._http, "jobs", id, "devices", of="results", limit=MAX_RESULTS_PAGE, outcome=outcome)
 
 
-def _job(desired: Mapping[str, Any], terms: Sequence[str], devices: Sequence[str] | None) -> dict[str, Any]:
+def _job(
+    desired: Mapping[str, Any], terms: Sequence[str], devices: Sequence[str] | None, *, all_devices: bool
+) -> dict[str, Any]:
     """Return the request for a job."""
-    asked: dict[str, Any] = {"desired": dict(desired), "filter": list(terms)}
-    return asked if devices is None else asked | {"devices": list(devices)}
+    return {"desired": dict(desired), **selecting(terms, devices, all_devices=all_devices)}

@@ -84,11 +84,12 @@ class FilterTermsDocument(TypedDict):
 
 
 class TagsChange(TypedDict, total=False):
-    """A change of the tags of many devices. One of `filter` and `devices` is needed."""
+    """A change of the tags of many devices. One of `filter`, `devices` and `all` is needed."""
 
     tags: Required[Annotated[TagPatch, member("merged into the tags of each device, as in a change of one")]]
-    filter: Annotated[list[str], member("terms that have to hold; `[]` is all devices", max_length=16)]
+    filter: Annotated[list[str], member("terms that have to hold", max_length=16)]
     devices: Annotated[list[DeviceId], member("ids, of which the filter picks", min_length=1, max_length=20_000)]
+    all: Annotated[bool, member("every device, in place of `filter` and `devices`", False)]
     preview: Annotated[bool, member("whether nothing is changed, only counted", False)]
 
 

@@ -25,15 +25,14 @@ __all__ = [
 
 
 class NewJob(TypedDict, total=False):
-    """A job to begin, or to preview. One of `filter` and `devices` is needed."""
+    """A job to begin, or to preview. One of `filter`, `devices` and `all` is needed."""
 
     desired: Required[
         Annotated[dict[str, Any], member("values for `desired`: a merge patch, in which `null` removes a key")]
     ]
-    filter: Annotated[
-        list[str], member("terms that have to hold, `@NAME` for a saved filter; `[]` is all devices", max_length=16)
-    ]
+    filter: Annotated[list[str], member("terms that have to hold, `@NAME` for a saved filter", max_length=16)]
     devices: Annotated[list[str] | None, member("ids, of which the filter picks, up to 20000; all if not given")]
+    all: Annotated[bool, member("every device, in place of `filter` and `devices`", False)]
     name: Annotated[str, member("text for people", "", max_length=256)]
     preview: Annotated[bool, member("change nothing: answer what would change", False)]
 

@@ -8,14 +8,22 @@ from msgspec import Meta
 
 from mdashcore.documents._members import DamagedParts, member
 from mdashcore.documents.updates import ImageDocument
+from mdashcore.ota import Fit
 from mdashcore.ota._values import COMMIT_AFTER, COMMIT_TIMEOUT
-from mdashcore.rollout import Outcome, Plan, RolloutState
-from mdashcore.rollout._request import MAX_ACTIVE, MAX_RATE, MAX_ROLLOUT_TIMEOUT, MIN_ROLLOUT_TIMEOUT
+from mdashcore.rollout import Cause, Outcome, Plan, RolloutKind, RolloutState, WaitKind
+from mdashcore.rollout._request import (
+    MAX_ACTIVE,
+    MAX_IMAGE_TEXT,
+    MAX_RATE,
+    MAX_ROLLOUT_TIMEOUT,
+    MIN_ROLLOUT_TIMEOUT,
+)
 
 __all__ = [
     "MAX_MEMBERS_PAGE",
     "CountsDocument",
     "DamagedRollout",
+    "FailureDocument",
     "ImageForm",
     "KeptRollout",
     "MemberDocument",
@@ -23,10 +31,18 @@ __all__ = [
     "MembersQuery",
     "NewRollout",
     "PhaseDocument",
+    "PhaseSize",
     "PlanDocument",
+    "PreviewImage",
+    "PreviewRequest",
+    "ReachedGroup",
+    "ResumeRequest",
     "RolloutDocument",
     "RolloutForm",
+    "RolloutPreviewDocument",
+    "RolloutPreviewQuery",
     "RolloutQuery",
+    "WaitingDocument",
     "WindowDocument",
 ]
 
@@ -98,17 +114,27 @@ class PlanDocument(TypedDict, total=False):
         member("seconds after which an uncommitted device goes back, as for one device", COMMIT_TIMEOUT, ge=0, le=_DAY),
     ]
     force: Annotated[bool, member("send the image whatever platform, application and build a device reports", False)]
+    other_app: Annotated[bool, member("send the image also to devices that run another application", False)]
 
 
 class NewRollout(PlanDocument, total=False):
-    """A rollout to begin. One of `filter` and `devices` is needed."""
+    """A rollout to begin. One of `filter`, `devices` and `all` is needed."""
 
+    kind: Annotated[
+        RolloutKind,
+        member(
+            "`bulk`: all devices at the same time, without `phases`, `success_percent`, `error_percent`, `min_sample` "
+            "and `approval`; its `rate` is `null` if not given",
+            "rollout",
+        ),
+    ]
     name: Annotated[str, member("text for people; the image's name if not given", max_length=256)]
-    filter: Annotated[list[str], member("terms that have to hold; `[]` is all devices", max_length=16)]
+    filter: Annotated[list[str], member("terms that have to hold", max_length=16)]
     devices: Annotated[
         list[str] | None,
-        member("ids, of which the filter picks; all if not given. One of `filter` and `devices` is needed"),
+        member("ids, of which the filter picks; all if not given"),
     ]
+    all: Annotated[bool, member("every device, in place of `filter` and `devices`", False)]
 
 
 class KeptRollout(NewRollout, total=False):
@@ -137,6 +163,68 @@ class RolloutQuery(TypedDict, total=False):
     keep: Annotated[bool, member("`1`: keep the image in the firmware library", 0)]
 
 
+_ManifestText = Annotated[str, Meta(max_length=MAX_IMAGE_TEXT)]
+
+
+class PreviewImage(TypedDict, total=False):
+    """What is known of an image that is not sent: its manifest."""
+
+    platform: Annotated[_ManifestText | None, member("as `platform` of the manifest")]
+    app: Annotated[_ManifestText | None, member("as `name` of the manifest")]
+    version: Annotated[_ManifestText | None, member("as `version` of the manifest")]
+    build_id: Annotated[_ManifestText | None, member("as `build_id` of the manifest")]
+    bare: Annotated[bool, member("the image has no manifest", False)]
+
+
+class PreviewRequest(NewRollout, total=False):
+    """A rollout to preview, with or without its image."""
+
+    firmware: Annotated[str, member("the id of an image of the library")]
+    image: Annotated[PreviewImage, member("an image that is not in the library")]
+
+
+class RolloutPreviewQuery(TypedDict, total=False):
+    """The parameters of a preview."""
+
+    bare: Annotated[bool, member("`1`: as for the rollout itself", 0)]
+
+
+class ReachedGroup(TypedDict):
+    """Devices that report the same. What they do not say is `null`."""
+
+    platform: str | None
+    app: Annotated[str | None, member("the application")]
+    version: str | None
+    fit: Annotated[Fit, member("how the image fits them; `fits` also without an image")]
+    devices: int
+
+
+class PhaseSize(TypedDict):
+    """A phase of a rollout that is not made yet."""
+
+    percent: float
+    devices: int
+
+
+class RolloutPreviewDocument(TypedDict):
+    """What a rollout would be now."""
+
+    devices: Annotated[int, member("how many are selected")]
+    online: Annotated[int, member("how many of them are connected")]
+    offline: Annotated[int, member("how many are not: their update waits for them")]
+    fits: Annotated[int, member("how many the image fits, as far as they say what they are, and do not run it")]
+    installed: Annotated[int, member("how many run it already")]
+    other_platform: Annotated[int, member("how many report another platform, and refuse it")]
+    other_app: Annotated[int, member("how many run another application")]
+    unknown: Annotated[int, member("of those that fit: how many do not say their platform, or their application")]
+    groups: Annotated[list[ReachedGroup], member("by platform, application and version, the largest first, up to 100")]
+    other_groups: Annotated[int, member("devices in none of these groups")]
+    phases: Annotated[list[PhaseSize], member("each with its number of devices")]
+    missing: Annotated[
+        list[str], member("the options without which the rollout is refused: some of `bare` and `other_app`")
+    ]
+
+
 class CountsDocument(TypedDict):
     """How many devices have which outcome."""
 
@@ -156,10 +244,27 @@ class PhaseDocument(TypedDict):
     counts: CountsDocument
 
 
+class FailureDocument(TypedDict):
+    """A reason for which devices have failed."""
+
+    reason: str
+    devices: int
+
+
+class ResumeRequest(TypedDict, total=False):
+    """The body of `resume`; of no other action."""
+
+    forgive: Annotated[
+        int,
+        member("how many failures are forgiven: `to_forgive` of the rollout. They are counted no longer", ge=0),
+    ]
+
+
 class RolloutDocument(TypedDict):
     """A rollout. Times are Unix seconds."""
 
     id: Annotated[str, member("the rollout's id")]
+    kind: Annotated[RolloutKind, member("`bulk` for an update of many devices at the same time")]
     name: Annotated[str, member("text for people")]
     state: Annotated[RolloutState, member("its state; the states are those of its notifications")]
     reason: Annotated[str, member("why it is in this state, for people")]
@@ -176,6 +281,11 @@ class RolloutDocument(TypedDict):
         ),
     ]
     counts: Annotated[CountsDocument, member("of all devices together, at most a second old")]
+    cause: Annotated[Cause | None, member("what has paused it; `null`: it is not paused")]
+    to_forgive: Annotated[
+        int, member("how many failures a resume has to forgive, or they pause it again; at most a second old")
+    ]
+    failures: Annotated[list[FailureDocument], member("why devices have failed, the most frequent first, up to 5")]
     filter: Annotated[list[str], member("the terms by which its devices were picked")]
     plan: Annotated[PlanDocument, member("as it was asked for, with the defaults")]
     image: Annotated[ImageDocument, member("the image")]
@@ -188,6 +298,19 @@ class DamagedRollout(TypedDict):
     damaged: DamagedParts
 
 
+class WaitingDocument(TypedDict):
+    """What a device waits for."""
+
+    what: Annotated[WaitKind, member("what it waits for")]
+    until: Annotated[
+        float | None,
+        member(
+            "Unix seconds: when the window opens, an offline device is skipped, a device on trial goes back, or the "
+            "rate lets the next device begin; `null`: not known"
+        ),
+    ]
+
+
 class MemberDocument(TypedDict):
     """A device of a rollout."""
 
@@ -197,6 +320,7 @@ class MemberDocument(TypedDict):
     attempt: Annotated[int, member("which update this is of those that the rollout has begun")]
     reason: str
     changed: Annotated[float | None, member("Unix seconds of the last change")]
+    waiting: Annotated[WaitingDocument | None, member("what it waits for; `null`: it has its outcome")]
     damaged: NotRequired[DamagedParts]
 
 

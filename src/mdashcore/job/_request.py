@@ -14,7 +14,7 @@ from mdashcore.job._patches import check_desired
 from mdashcore.selection import Selection
 from mdashcore.shadow import DEFAULT_LIMITS, ShadowLimits
 
-_MEMBERS: Final = ("desired", "filter", "devices", "name", "preview")
+_MEMBERS: Final = ("desired", "filter", "devices", "all", "name", "preview")
 
 
 @attrs.frozen
@@ -33,8 +33,8 @@ def parse_request(value: object, limits: ShadowLimits = DEFAULT_LIMITS) -> JobRe
 
     ::
 
-        {"desired": {"interval": 30, "old": null}, "filter": ["tag=berlin"], "devices": null, "name": "slower",
-         "preview": false}
+        {"desired": {"interval": 30, "old": null}, "filter": ["tag=berlin"], "devices": null, "all": false,
+         "name": "slower", "preview": false}
 
     Args:
         limits: those of every shadow.

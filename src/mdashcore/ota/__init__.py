@@ -56,6 +56,7 @@ from mdashcore.ota._events import (
     UpdateDeadlinePassed,
     UpdateEvent,
 )
+from mdashcore.ota._fit import Fit, fit
 from mdashcore.ota._images import ImageFacts, UpdateImage
 from mdashcore.ota._machine import UPDATE_TRANSITIONS, UpdateTransition, advance, can_cancel, can_supersede
 from mdashcore.ota._reports import lacks_method
@@ -102,6 +103,7 @@ __all__ = [
     "DeviceDisconnected",
     "End",
     "EndAccepted",
+    "Fit",
     "ImageFacts",
     "NewerUpdateQueued",
     "Options",
@@ -127,6 +129,7 @@ __all__ = [
     "can_end_transfer",
     "can_supersede",
     "commit_deadline",
+    "fit",
     "held_until",
     "lacks_method",
     "limits",

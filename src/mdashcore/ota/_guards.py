@@ -10,6 +10,7 @@ from typing import Any
 
 from mdashcore.ota._builds import Build
 from mdashcore.ota._events import BuildReported, Status, StepTimedOut
+from mdashcore.ota._fit import Fit, fit
 from mdashcore.ota._reports import ErrorMeaning, Runs, judge, lacks_method, runs, same, taken
 from mdashcore.ota._steps import Ask, Begin, Commit, Write, awaited, next_step, time_limit
 from mdashcore.ota._values import Session, Update
@@ -30,22 +31,17 @@ BUSY_MARGIN = 10.0  # seconds on top of the time after which a device forgets a 
 
 def installed(u: Update, e: Any, now: float) -> bool:
     """runs this build already"""
-    build = e.build or Build()
-    return not u.options.force and build.is_committed is not False and same(build.id, u.image.build_id) is True
+    return fit(u.image, e.build or Build(), u.options) is Fit.INSTALLED
 
 
 def other_platform(u: Update, e: Any, now: float) -> bool:
     """has another platform"""
-    platform = (e.build or Build()).platform
-    if u.options.force or platform is None or u.image.platform is None:
-        return False
-    return bool(platform.lower() != u.image.platform.lower())
+    return fit(u.image, e.build or Build(), u.options) is Fit.OTHER_PLATFORM
 
 
 def other_app(u: Update, e: Any, now: float) -> bool:
     """has another application"""
-    app = (e.build or Build()).app
-    return not u.options.force and app is not None and u.image.app is not None and app != u.image.app
+    return fit(u.image, e.build or Build(), u.options) is Fit.OTHER_APP
 
 
 def away(u: Update, e: Any, now: float) -> bool:

@@ -76,7 +76,9 @@ class Options:
     commit_timeout: int = attrs.field(default=COMMIT_TIMEOUT, validator=whole(0, MAX_UPDATE_TIMEOUT))
     """Seconds to commit in, after the reboot. With 0 the device commits by itself."""
     force: bool = False
-    """Send the image even if the platform differs or the build is installed already."""
+    """Send the image even if the platform or the application differs, or the build is installed already."""
+    other_app: bool = False
+    """Send the image even if the device runs another application."""
     auto_commit: bool = False
     """Commit after a health check: the device is connected for `commit_after` without a break, and answers."""
     commit_after: int = attrs.field(default=COMMIT_AFTER, validator=whole(1, MAX_UPDATE_TIMEOUT))

@@ -12,8 +12,8 @@ device's update is made of the rollout, the device and the attempt. So any proce
 
 The devices are fixed when a rollout is made, in the order of a hash of account and id; phases are cuts through
 that order. The straight way is RUNNING → COMPLETED. Too many errors in a phase, or not enough success at its end,
-lead to PAUSED, where a person decides: resume (earlier failures are forgiven), retry (the failed devices are tried
-again) or abort. Every rollout ends, because the whole has a deadline, and so have the waiting for offline devices
+lead to PAUSED, where a person decides: resume (with or without forgiving the failures), retry (the failed devices are
+tried again) or abort. Every rollout ends, because the whole has a deadline, and so have the waiting for offline devices
 and the updates themselves.
 """
 
@@ -44,12 +44,14 @@ from mdashcore.rollout._judgement import (
     next_look,
     offline_deadline,
     only_waits,
+    to_forgive,
 )
 from mdashcore.rollout._machine import ROLLOUT_TRANSITIONS, RolloutTransition, advance
-from mdashcore.rollout._members import Counts, Member, Outcome, added, ordered, update_id
-from mdashcore.rollout._plan import Plan
-from mdashcore.rollout._request import RolloutRequest, describe_plan, parse_request
+from mdashcore.rollout._members import Counts, Failure, Member, Outcome, added, most_frequent, ordered, update_id
+from mdashcore.rollout._plan import Plan, RolloutKind
+from mdashcore.rollout._request import RolloutRequest, describe_plan, parse_image, parse_request
 from mdashcore.rollout._values import MAX_MEMBERS, ROLLOUT_ENDS, Cause, Rollout, RolloutState
+from mdashcore.rollout._waiting import Waiting, WaitKind, waiting_turn, waiting_update
 from mdashcore.rollout._window import Window
 
 __all__ = [
@@ -64,6 +66,7 @@ __all__ = [
     "Counts",
     "Ended",
     "ErrorsExceeded",
+    "Failure",
     "Member",
     "Outcome",
     "PauseRequested",
@@ -74,11 +77,14 @@ __all__ = [
     "Rollout",
     "RolloutDeadlinePassed",
     "RolloutEvent",
+    "RolloutKind",
     "RolloutRequest",
     "RolloutState",
     "RolloutTransition",
     "Settled",
     "SuccessMissed",
+    "WaitKind",
+    "Waiting",
     "Window",
     "added",
     "advance",
@@ -87,12 +93,17 @@ __all__ = [
     "deadline",
     "describe_plan",
     "judge",
+    "most_frequent",
     "next_look",
     "offline_deadline",
     "only_waits",
     "ordered",
+    "parse_image",
     "parse_request",
     "settled",
     "summary",
+    "to_forgive",
     "update_id",
+    "waiting_turn",
+    "waiting_update",
 ]

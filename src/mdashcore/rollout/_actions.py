@@ -45,17 +45,21 @@ def stop_at_success(r: Rollout, e: SuccessMissed, now: float) -> dict[str, Any]:
 
 
 def go_on(r: Rollout, e: ResumeRequested, now: float) -> dict[str, Any]:
-    accepted = r.phase + 1 if r.cause is Cause.SUCCESS else r.accepted
-    return _restarted(r, now) | {"forgiven": e.counts, "accepted": accepted}
+    changes = _restarted(r, now)
+    if e.forgive:
+        changes["forgiven"] = e.counts
+    if r.cause is Cause.SUCCESS and (e.forgive or not e.counts[r.phase].failed):
+        changes["accepted"] = r.phase + 1
+    return changes
 
 
 def try_again(r: Rollout, e: Any, now: float) -> dict[str, Any]:
-    return _restarted(r, now) | {"round": r.round + 1, "forgiven": ()}
+    return _restarted(r, now) | {"round": r.round + 1, "forgiven": (), "failures": ()}
 
 
 def _restarted(r: Rollout, now: float) -> dict[str, Any]:
     """Begin the waiting for offline devices again: the time of the pause does not count."""
-    return {"cause": None, "reason": "", "phase_started": (now,) * len(r.phase_started)}
+    return {"cause": None, "reason": "", "resumed": now}
 
 
 def complete(r: Rollout, e: AllEnded, now: float) -> dict[str, Any]:

@@ -24,7 +24,9 @@ class ResumeRequested:
     """A user wants the rollout to go on, whatever paused it."""
 
     counts: tuple[Counts, ...]
-    """The failures of each phase so far, which are forgiven."""
+    """The counts of each phase."""
+    forgive: bool = False
+    """Whether the failures among them are forgiven, and a phase without enough success is accepted."""
 
 
 @attrs.frozen

@@ -20,7 +20,7 @@ from mdashcore.rollout._events import (
 from mdashcore.rollout._machine import advance
 from mdashcore.rollout._members import Counts, added
 from mdashcore.rollout._plan import DAY
-from mdashcore.rollout._values import Rollout, RolloutState
+from mdashcore.rollout._values import Cause, Rollout, RolloutState
 
 BATCH = 32  # devices that begin by one decision: the records stored for it stay small
 
@@ -86,6 +86,18 @@ def _errors(r: Rollout, phase: int, counts: Counts) -> ErrorsExceeded | None:
     return ErrorsExceeded(phase, failed, judged)
 
 
+def to_forgive(rollout: Rollout, counts: Sequence[Counts]) -> int:
+    """Return the number of failures that a resume has to forgive, so that they do not pause the rollout again.
+
+    If the present phase has not enough success, these are all failures of it, forgiven or not: the next phase begins in
+    spite of them.
+    """
+    if rollout.cause is Cause.SUCCESS:
+        return counts[rollout.phase].failed
+    before = rollout.forgiven or (Counts(),) * len(counts)
+    return sum(max(0, now.failed - then.failed) for now, then in zip(counts, before, strict=True))
+
+
 def deadline(rollout: Rollout) -> float:
     """Return when `RolloutDeadlinePassed` is due, in Unix seconds."""
     if rollout.state is RolloutState.ABORTING:
@@ -94,8 +106,8 @@ def deadline(rollout: Rollout) -> float:
 
 
 def offline_deadline(rollout: Rollout, phase: int) -> float:
-    """Return until when devices of a phase that has begun may come online, in Unix seconds."""
-    return rollout.phase_started[phase] + rollout.plan.offline_wait
+    """Return until when devices of a phase that has begun may come online, in Unix seconds. A pause does not count."""
+    return max(rollout.phase_started[phase], rollout.resumed or 0.0) + rollout.plan.offline_wait
 
 
 def only_waits(rollout: Rollout, now: float) -> bool:
@@ -103,7 +115,7 @@ def only_waits(rollout: Rollout, now: float) -> bool:
 
     Any other device would have begun by now: the window is open, and rate and number of active devices let one begin.
     """
-    begun = max(rollout.phase_started[-1], rollout.next_start) if rollout.phase_started else now
+    begun = max(rollout.phase_started[-1], rollout.resumed or 0.0, rollout.next_start) if rollout.phase_started else now
     idle = rollout.state is RolloutState.RUNNING and not any(each.updating for each in rollout.counts)
     return (
         idle and rollout.plan.is_open(now) and rollout.plan.is_open(now - SETTLED_TIME) and now - begun >= SETTLED_TIME
@@ -124,7 +136,7 @@ def budget(rollout: Rollout, counts: Sequence[Counts], now: float, *, wall: floa
         return 0
     free = min(BATCH, plan.max_active - sum(each.updating for each in counts))
     if plan.rate is not None:
-        since = _from(rollout, now)
+        since = begins_from(rollout, now)
         if now < since:
             return 0
         free = min(free, 1 + floor((now - since) * plan.rate / 60))
@@ -135,10 +147,10 @@ def claim(rollout: Rollout, number: int, now: float) -> Rollout:
     """Return the rollout with `number` devices beginning now, at most as many as `budget` allows."""
     if rollout.plan.rate is None:
         return rollout
-    return attrs.evolve(rollout, next_start=_from(rollout, now) + number * 60 / rollout.plan.rate)
+    return attrs.evolve(rollout, next_start=begins_from(rollout, now) + number * 60 / rollout.plan.rate)
 
 
-def _from(rollout: Rollout, now: float) -> float:
+def begins_from(rollout: Rollout, now: float) -> float:
     """Return from when the next device may begin. An unused part of the rate is lost, except for the last second."""
     ahead = 1 + 60 / (rollout.plan.rate or 1)  # seconds: a start that lies further ahead is of a clock that was wrong
     return max(rollout.next_start if rollout.next_start <= now + ahead else now, now - 1.0)
@@ -163,5 +175,5 @@ def next_look(
         if ready:
             window, wall = rollout.plan.window, now if wall is None else wall
             opens_in = 0.0 if window is None else window.opens(wall) - wall
-            times.append(max(now + opens_in, _from(rollout, now)))
+            times.append(max(now + opens_in, begins_from(rollout, now)))
     return min(times)

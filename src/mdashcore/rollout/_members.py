@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
 from enum import StrEnum
 
 import attrs
 
 from mdashcore import identity
+
+MAX_FAILURE_REASONS = 5  # different reasons that a rollout keeps: devices that fail for one image mostly say the same
+
+MAX_FAILURE_TEXT = 200  # characters of each: a device's own words have under 100
 
 
 class Outcome(StrEnum):
@@ -56,6 +61,20 @@ def added(counts: Iterable[Counts]) -> Counts:
     """Return the sum of the counts of several phases."""
     rows = [attrs.astuple(each) for each in counts]
     return Counts(*map(sum, zip(*rows, strict=True))) if rows else Counts()
+
+
+@attrs.frozen
+class Failure:
+    """A reason for which devices have failed."""
+
+    reason: str
+    devices: int
+
+
+def most_frequent(reasons: Iterable[str]) -> tuple[Failure, ...]:
+    """Return the most frequent reasons of failed devices, the most frequent first."""
+    found = Counter(reason[:MAX_FAILURE_TEXT] for reason in reasons).most_common(MAX_FAILURE_REASONS)
+    return tuple(Failure(reason, devices) for reason, devices in found)
 
 
 @attrs.frozen(kw_only=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from math import ceil
 from typing import Final
 
 import attrs
@@ -27,6 +29,13 @@ PHASES: Final = Check(
         and value[-1] == 100
     ),
 )
+
+
+class RolloutKind(StrEnum):
+    """What a rollout is for people. It is stored and shown, so the names do not change."""
+
+    ROLLOUT = "rollout"
+    BULK = "bulk"  # an update of many devices at the same time: one phase, no stop at errors, no approval
 
 
 @attrs.frozen(kw_only=True, field_transformer=checked)
@@ -58,6 +67,14 @@ class Plan:
     options: Options = attrs.field(default=Options(), validator=instance(Options))
     """The options of each device's update."""
 
+    def ends(self, members: int) -> tuple[int, ...]:
+        """Return the index behind the last device of each phase, for so many devices."""
+        return tuple(ceil(members * percent / 100) for percent in self.phases)
+
     def is_open(self, now: float) -> bool:
         """Return whether devices may begin at `now`, in Unix seconds."""
         return self.window is None or self.window.contains(now)
+
+
+BULK_PLAN: Final = Plan(phases=(100.0,), success_percent=0.0, error_percent=100.0, rate=None)
+"""The plan of a bulk update, but for what a request says."""

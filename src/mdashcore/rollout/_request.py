@@ -11,8 +11,8 @@ import attrs
 from mdashcore import identity, selection
 from mdashcore._checked import check_members
 from mdashcore._errors import InvalidInput
-from mdashcore.ota import Options
-from mdashcore.rollout._plan import DAY, PHASES, Plan
+from mdashcore.ota import Options, UpdateImage
+from mdashcore.rollout._plan import BULK_PLAN, DAY, PHASES, Plan, RolloutKind
 from mdashcore.rollout._window import DAY_MINUTES, Window
 from mdashcore.selection import Selection
 
@@ -20,6 +20,8 @@ MAX_RATE = 6000  # devices a minute: 100 a second is the number that one node be
 MAX_ACTIVE = 1000  # devices at the same time: each holds a block of the image in memory, together 64 MB
 MAX_ROLLOUT_TIMEOUT = 90 * DAY  # seconds: a fleet that is not done by then is not looked after
 MIN_ROLLOUT_TIMEOUT = 60.0  # seconds: one device takes as long
+
+MAX_IMAGE_TEXT = 500  # characters of a text of a manifest; real ones have under 100
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
@@ -33,6 +35,7 @@ class RolloutRequest:
     name: str
     selection: Selection
     plan: Plan
+    kind: RolloutKind = RolloutKind.ROLLOUT
 
 
 def parse_request(value: object) -> RolloutRequest:
@@ -40,12 +43,13 @@ def parse_request(value: object) -> RolloutRequest:
 
     ::
 
-        {"name": "1.4 to the halls", "filter": ["arch=esp32", "fw_version!=1.4"], "devices": null,
+        {"kind": "rollout", "name": "1.4 to the halls",
+         "filter": ["arch=esp32", "fw_version!=1.4"], "devices": null, "all": false,
          "phases": [1, 10, 100], "success_percent": 95, "error_percent": 10, "min_sample": 5,
          "rate": 60, "max_active": 50,
          "window": {"start": "22:00", "end": "04:00", "days": ["sat", "sun"]},
          "offline_wait": 604800, "timeout": 2592000, "approval": false,
-         "auto_commit": true, "commit_after": 30, "commit_timeout": 300, "force": false}
+         "auto_commit": true, "commit_after": 30, "commit_timeout": 300, "force": false, "other_app": false}
 
     Raises:
         InvalidInput: a member is unknown, or has an invalid value. The text names it.
@@ -54,13 +58,16 @@ def parse_request(value: object) -> RolloutRequest:
         raise InvalidInput("a rollout is a JSON object")
     check_members(value, _MEMBERS)
     chosen = selection.parse_members(value, "a rollout")
-    default = Plan()
+    kind = _kind(value)
+    default = BULK_PLAN if kind is RolloutKind.BULK else Plan()
     plan = Plan(
         phases=_phases(value.get("phases", default.phases)),
         success_percent=_number(value, "success_percent", default.success_percent, 0, 100),
         error_percent=_number(value, "error_percent", default.error_percent, 0, 100),
         min_sample=_integer(value, "min_sample", default.min_sample, 1, 1000),
-        rate=None if value.get("rate", 0) is None else _integer(value, "rate", default.rate or 1, 1, MAX_RATE),
+        rate=None
+        if value.get("rate", default.rate) is None
+        else _integer(value, "rate", default.rate or 1, 1, MAX_RATE),
         max_active=_integer(value, "max_active", default.max_active, 1, MAX_ACTIVE),
         window=_window(value.get("window")),
         offline_wait=_number(value, "offline_wait", default.offline_wait, 0, MAX_ROLLOUT_TIMEOUT),
@@ -68,13 +75,56 @@ def parse_request(value: object) -> RolloutRequest:
         approval=_flag(value, "approval", default.approval),
         options=_options(value),
     )
-    return RolloutRequest(identity.check_label(value.get("name", "")), chosen, plan)
+    return RolloutRequest(identity.check_label(value.get("name", "")), chosen, plan, kind)
 
+
+def _rate(value: Mapping[str, Any], default: int | None) -> int | None:
+    return None if value.get("rate", default) is None else _integer(value, "rate", default or 1, 1, MAX_RATE)
+
+
+def _kind(value: Mapping[str, Any]) -> RolloutKind:
+    kind = value.get("kind", RolloutKind.ROLLOUT)
+    if not isinstance(kind, str) or kind not in set(RolloutKind):
+        raise InvalidInput(f"kind is one of {', '.join(RolloutKind)}")
+    if kind == RolloutKind.BULK and (extra := [name for name in _PHASED if name in value]):
+        raise InvalidInput(f"a bulk update has one phase, no stop at errors and no approval: leave out {extra[0]}")
+    return RolloutKind(kind)
+
+
+_PHASED = ("phases", "success_percent", "error_percent", "min_sample", "approval")
+"""The members that a bulk update cannot have."""
+
+
+def parse_image(value: object) -> UpdateImage:
+    """Return the image that the member `image` of a preview describes, without its bytes. Raises `InvalidInput`."""
+    if not isinstance(value, dict):
+        raise InvalidInput("image is an object: what the manifest says, or bare")
+    check_members(value, (*_IMAGE_MEMBERS, "bare"))
+    for name in _IMAGE_MEMBERS:
+        if not isinstance(value.get(name, ""), str | None) or len(value.get(name) or "") > MAX_IMAGE_TEXT:
+            raise InvalidInput(f"{name} of an image is a text of up to {MAX_IMAGE_TEXT} characters, or null")
+    said = {name: value.get(name) for name in _IMAGE_MEMBERS}
+    return UpdateImage(name="", size=1, sha256="", bare=_flag(value, "bare", False), **said)
+
+
+_IMAGE_MEMBERS = ("platform", "app", "version", "build_id")
 
 _MEMBERS = (
-    *("name", "devices", "filter", "phases", "success_percent", "error_percent", "min_sample", "rate", "max_active"),
+    *(
+        "kind",
+        "name",
+        "devices",
+        "filter",
+        "all",
+        "phases",
+        "success_percent",
+        "error_percent",
+        "min_sample",
+        "rate",
+        "max_active",
+    ),
     *("window", "offline_wait", "timeout", "approval", "auto_commit", "commit_after", "commit_timeout"),
-    "force",
+    *("force", "other_app"),
 )
 
 
@@ -87,7 +137,7 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
     return {**fields, "window": window, **asked}
 
 
-_OPTIONS = ("auto_commit", "commit_after", "commit_timeout", "force")
+_OPTIONS = ("auto_commit", "commit_after", "commit_timeout", "force", "other_app")
 """The options of an update that a request for a rollout can set."""
 
 
@@ -100,7 +150,8 @@ def _options(value: Mapping[str, Any]) -> Options:
             f"commit_after is {after} s, and has to be below commit_timeout, which is {timeout} s: a device that is "
             "not committed by then goes back to its old firmware"
         )
-    return Options(auto_commit=auto, commit_after=after, commit_timeout=timeout, force=_flag(value, "force", False))
+    flags = {name: _flag(value, name, False) for name in ("force", "other_app")}
+    return Options(auto_commit=auto, commit_after=after, commit_timeout=timeout, **flags)
 
 
 def _phases(value: object) -> tuple[float, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from math import ceil
 from typing import Any
 
 import attrs
@@ -14,8 +13,8 @@ from mdashcore._checked import check_time
 from mdashcore._errors import InvalidInput
 from mdashcore._first_grammar import translated
 from mdashcore.ota import UpdateImage
-from mdashcore.rollout._members import Counts, Member, Outcome
-from mdashcore.rollout._plan import Plan
+from mdashcore.rollout._members import Counts, Failure, Member, Outcome
+from mdashcore.rollout._plan import Plan, RolloutKind
 
 MAX_MEMBERS = 20_000  # devices: their ids are 20 documents, and stay in memory while the rollout goes on
 FILTER_GRAMMAR = 2  # of the filters that are stored now; 1 was that of version 0.1
@@ -67,17 +66,22 @@ class Rollout:
     phase: int = 0
     """The index of the phase that has begun last."""
     phase_started: tuple[float, ...] = ()
-    """When the phases began, or continued after a pause. Waiting for offline devices counts from here."""
+    """When the phases began. A version without `resumed` has stored when they continued after a pause."""
+    resumed: float | None = None
+    """When it continued after its last pause, or tried failed devices again; `None` if it never did."""
     round: int = 1
     """Grows when the failed devices are tried again."""
     cause: Cause | None = None
     """Why it is paused; `None` if it is not."""
     forgiven: tuple[Counts, ...] = ()
-    """The counts of each phase at the last resume. Only later outcomes are judged."""
+    """The counts of each phase when its failures were forgiven last. Only later outcomes are judged for errors."""
+    failures: tuple[Failure, ...] = ()
+    """Why devices have failed in the present round, the most frequent reasons first."""
     accepted: int = 0
     """Phases before this index may end without the success that they should have had."""
     next_start: float = 0.0
     """When the next device may begin, by the rate."""
+    kind: RolloutKind = RolloutKind.ROLLOUT
     grammar: int = 1
     """The grammar of `filter` as stored: 1 up to version 0.1, whose terms `from_stored` translates, else 2."""
     driver: str | None = None
@@ -103,6 +107,7 @@ class Rollout:
         now: float,
         blob: str | None = None,
         owner: str = "",
+        kind: RolloutKind = RolloutKind.ROLLOUT,
     ) -> Rollout:
         """Return a new rollout.
 
@@ -111,6 +116,7 @@ class Rollout:
             now: Unix seconds.
             blob: the id of a blob in the firmware library; `None` for a blob of its own.
             owner: as in `Rollout`.
+            kind: what it is for people; the plan says how it goes on.
 
         Raises:
             InvalidInput: there are no devices, or more than `MAX_MEMBERS`; or `now` is no time.
@@ -120,7 +126,7 @@ class Rollout:
             raise InvalidInput("the selection has no devices")
         if members > MAX_MEMBERS:
             raise InvalidInput(f"the selection has {members} devices; a rollout has at most {MAX_MEMBERS}")
-        ends = tuple(ceil(members * percent / 100) for percent in plan.phases)
+        ends = plan.ends(members)
         starts = (0, *ends)
         return cls(
             id=id,
@@ -137,6 +143,7 @@ class Rollout:
             grammar=FILTER_GRAMMAR,
             blob=blob,
             owner=owner,
+            kind=kind,
         )
 
     @property
@@ -162,7 +169,7 @@ class Rollout:
     @property
     def newest_time(self) -> float:
         """The time of the last change, in Unix seconds."""
-        return max(self.created, self.changed, *self.phase_started)
+        return max(self.created, self.changed, self.resumed or 0.0, *self.phase_started)
 
     def moved(self, seconds: float) -> Rollout:
         """Return the rollout with all its times later by so many seconds: it has the same age on another clock."""
@@ -172,6 +179,7 @@ class Rollout:
             created=self.created + seconds,
             changed=self.changed + seconds,
             phase_started=tuple(time + seconds for time in self.phase_started),
+            resumed=None if self.resumed is None else self.resumed + seconds,
             next_start=self.next_start + seconds if self.next_start else 0.0,
         )
 

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 from mdashcore._errors import InvalidInput
 
-__all__ = ["ACCESS_TOKEN", "check_query", "parse_query", "query_value"]
+__all__ = ["ACCESS_TOKEN", "check_query", "flag", "parse_query", "query_value"]
 
 MAX_PARAMETERS: Final = 32  # of a query: 16 terms of a filter and 16 places
 
@@ -56,3 +56,11 @@ def check_query(query: str, known: Collection[str]) -> list[tuple[str, str]]:
             raise InvalidInput(f"{name} is given twice")
         seen.add(name)
     return [(name, value) for name, value in given if name != ACCESS_TOKEN]
+
+
+def flag(name: str, text: str) -> bool:
+    """Parse a parameter that is 1 or 0. Raises `InvalidInput`."""
+    found = {"1": True, "true": True, "0": False, "false": False}.get(text.lower())
+    if found is None:
+        raise InvalidInput(f"{name} is 1 or 0, not {text[:64]!r}")
+    return found

@@ -13,7 +13,7 @@ from mdashcore.hub.records.store import Record, scoped
 from mdashcore.hub.rollouts.service import Rollouts, count
 from mdashcore.identity import DeviceKey
 from mdashcore.ota import Update
-from mdashcore.rollout import Counts, Ended, Member, Outcome, Rollout, update_id
+from mdashcore.rollout import Counts, Ended, Failure, Member, Outcome, Rollout, update_id
 
 __all__ = ["START_GRACE", "Members"]
 
@@ -92,6 +92,11 @@ class Members:
     def outcome(self, device: str) -> Outcome:
         """Return the outcome of a device in the present round."""
         return self._present.outcome(self.get(device))
+
+    def failures(self) -> tuple[Failure, ...]:
+        """Return the most frequent reasons of the devices that have failed in the present round."""
+        failed = (record.value for record in self._known.values() if record.value.outcome is Outcome.FAILED)
+        return rollout.most_frequent(each.reason for each in failed if self._present.outcome(each) is Outcome.FAILED)
 
     def waits(self, device: str) -> bool:
         """Return whether a device may still begin."""

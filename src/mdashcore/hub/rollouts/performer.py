@@ -23,7 +23,7 @@ from mdashcore.hub.rollouts.members import START_GRACE, Members
 from mdashcore.hub.rollouts.service import Rollouts
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import DeviceKey
-from mdashcore.rollout import Outcome, Rollout, RolloutState
+from mdashcore.rollout import Outcome, Rollout, RolloutState, added
 
 __all__ = ["RolloutPerformer", "UpdateStarter"]
 
@@ -221,6 +221,8 @@ class RolloutPerformer:
     async def _store(self, changed: Rollout) -> bool:
         """Store a decision, and notify subscribers. Returns `False` after loading another writer's decision instead."""
         before = self._rollout
+        if added(changed.counts).failed != added(before.counts).failed:
+            changed = attrs.evolve(changed, failures=self._members.failures())
         news = [PHASE_BEGUN] if changed.phase != before.phase else []
         if changed.state is not before.state:
             news.append(changed.state)
@@ -263,9 +265,9 @@ class RolloutPerformer:
             self._ready[device] = None
 
     def _queue_all(self) -> None:
-        """Queue the devices of the phases that have begun, if phase, round or start of a phase has changed."""
+        """Queue the devices of the phases that have begun, if phase or round has changed, or it was resumed."""
         present = self._rollout
-        wanted = (present.phase, present.round, present.phase_started)
+        wanted = (present.phase, present.round, present.phase_started, present.resumed)
         if wanted == self._queued_for:
             return
         self._queued_for = wanted

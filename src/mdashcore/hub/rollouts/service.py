@@ -9,9 +9,9 @@ the node that drives it learns of that from the feed.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import Final
+from typing import Final, TypeAlias
 
 import attrs
 
@@ -31,10 +31,11 @@ from mdashcore.hub.records.schema import Roster
 from mdashcore.hub.records.store import Record, Records, is_generated_id, scoped, split
 from mdashcore.hub.registry import Registry
 from mdashcore.hub.rollouts.describe import describe
+from mdashcore.hub.rollouts.preview import RolloutPreview, build_of
 from mdashcore.hub.updates.service import CheckImage, Updates
 from mdashcore.hub.updates.store import blob_key
 from mdashcore.identity import make_id
-from mdashcore.rollout import Counts, Member, Outcome, Rollout, RolloutEvent
+from mdashcore.rollout import Cause, Counts, Member, Outcome, Rollout, RolloutEvent, RolloutState
 from mdashcore.selection import Selection
 from mdashcore.storage import BlobStore, DocumentStore
 
@@ -43,6 +44,9 @@ __all__ = ["ROLLOUT_PREFIX", "Rollouts"]
 _log = logging.getLogger(__name__)
 
 ROLLOUT_PREFIX: Final = "rol"  # of a rollout's id
+
+_MakeEvent: TypeAlias = Callable[[Rollout], Awaitable[RolloutEvent]]
+"""Returns the event of a request, for the rollout as it is stored."""
 
 ROSTER_PIECE: Final = 1000  # ids in one document: 128 KB at most
 MAX_ROLLOUT_AGES: Final = 1_000  # ages of rollouts that this process reads and does not drive: 200 KB
@@ -116,26 +120,63 @@ class Rollouts:
         async with aclosing(found) as devices:
             return [each.device.id async for each in devices if "device" not in each.damaged]
 
+    async def preview(
+        self,
+        account: str,
+        request: rollout.RolloutRequest,
+        image: ota.UpdateImage | None,
+        pause: Pause = never_pause,
+    ) -> RolloutPreview:
+        """Return what a rollout would be now. Changes nothing.
+
+        Args:
+            image: the description of the image, if it is known.
+            pause: awaited after each document that was read.
+
+        Raises:
+            InvalidInput: the selection has too many devices.
+            NotFound: a named device does not exist.
+        """
+        preview = RolloutPreview(request.plan, image)
+        async with aclosing(self._device_list.select(account, request.selection, pause)) as devices:
+            async for each in devices:
+                if "device" not in each.damaged:
+                    preview.add(each)
+        return preview
+
     async def check_fit(
         self,
         account: str,
-        selection: Selection,
-        image: ota.ImageFacts,
+        request: rollout.RolloutRequest,
+        image: ota.UpdateImage,
         pause: Pause = never_pause,
         *,
         bare: bool,
     ) -> None:
-        """Check that an image is meant for the selected devices. Raises `Conflict`, as `Updates.check_fit`.
+        """Check that an image is meant for the selected devices.
 
-        Checks every device: the application that it runs, or, for a bare image, its earlier updates.
+        Args:
+            bare: whether the user has said that the image is a bare one.
+
+        Raises:
+            Conflict: the image is bare, or of another application than a device reports, and the request does not say
+                that this is wanted.
         """
-        facts = ota.UpdateImage.of(image)
-        if facts.bare and bare:
+        if image.bare and not bare:
+            raise Conflict(
+                "the image is no firmware zip, so nothing says which devices it is for; bare=1 sends it all the same"
+            )
+        options = request.plan.options
+        if image.app is None or options.force or options.other_app:
             return
-        async with aclosing(self._device_list.select(account, selection, pause)) as devices:
+        async with aclosing(self._device_list.select(account, request.selection, pause)) as devices:
             async for each in devices:
-                if not each.damaged:
-                    await self.updates.check_fit(each.device.key, facts, bare=bare, shadow=each.shadow)
+                build = build_of(each)
+                if ota.fit(image, build, options) is ota.Fit.OTHER_APP:
+                    raise Conflict(
+                        f"the image is of the application {image.app}, {each.device.id!r} runs {build.app}; other_app "
+                        "sends it all the same"
+                    )
 
     async def create(
         self,
@@ -175,6 +216,7 @@ class Rollouts:
             now=self.clock.now(),
             blob=blob,
             owner=owner,
+            kind=request.kind,
         )
         for piece in range(0, len(devices), ROSTER_PIECE):
             roster = Roster(tuple(devices[piece : piece + ROSTER_PIECE]))
@@ -263,29 +305,45 @@ class Rollouts:
 
     async def approve(self, account: str, id: str) -> Rollout:
         """Let the first phase begin. Raises `NotFound`, or `Conflict` if the rollout does not wait for approval."""
-        return await self._request(account, id, "approved", rollout.Approved())
+        return await self._request(account, id, "approved", _always(rollout.Approved()))
 
     async def pause(self, account: str, id: str) -> Rollout:
         """Let no more devices begin. Updates that have begun continue. Raises `NotFound`, `Conflict`."""
-        return await self._request(account, id, "paused", rollout.PauseRequested())
+        return await self._request(account, id, "paused", _always(rollout.PauseRequested()))
 
-    async def resume(self, account: str, id: str) -> Rollout:
-        """Continue a paused rollout, and forgive the failures so far. Raises `NotFound`, `Conflict`."""
-        return await self._request(account, id, "resumed", None)
+    async def resume(self, account: str, id: str, *, forgive: int | None = None) -> Rollout:
+        """Continue a paused rollout. The failures so far count on, unless they are forgiven.
+
+        Args:
+            forgive: the number of failures that are forgiven, which has to be the present one.
+
+        Raises:
+            NotFound: it does not exist.
+            Conflict: it is not paused; another number of devices has failed; or failures have paused it, and are not
+                forgiven.
+        """
+
+        async def event(present: Rollout) -> RolloutEvent:
+            counts = await self.counts(account, present)
+            if present.state is RolloutState.PAUSED:
+                _check_forgiven(present, rollout.to_forgive(present, counts), forgive)
+            return rollout.ResumeRequested(counts, forgive=forgive is not None)
+
+        return await self._request(account, id, "resumed", event)
 
     async def retry(self, account: str, id: str) -> Rollout:
         """Give the devices that failed another try, and continue a paused rollout. Raises `NotFound`, `Conflict`."""
-        return await self._request(account, id, "retried", rollout.RetryRequested())
+        return await self._request(account, id, "retried", _always(rollout.RetryRequested()))
 
     async def abort(self, account: str, id: str) -> Rollout:
         """End a rollout, and cancel the updates that can be canceled. Raises `NotFound`, `Conflict`."""
-        return await self._request(account, id, "aborted", rollout.AbortRequested())
+        return await self._request(account, id, "aborted", _always(rollout.AbortRequested()))
 
-    async def _request(self, account: str, id: str, wanted: str, event: RolloutEvent | None) -> Rollout:
+    async def _request(self, account: str, id: str, wanted: str, event: _MakeEvent) -> Rollout:
         race = self.records.race(scoped(account, id))
         while True:
             record = await self._record(account, id)
-            request = event or rollout.ResumeRequested(await self.counts(account, record.value))
+            request = await event(record.value)
             now = self.age(account, record.value).now(record.value.created)
             changed = rollout.advance(record.value, request, now=now)
             if changed is record.value:
@@ -386,6 +444,25 @@ def count(present: Rollout, devices: Sequence[str], member: Callable[[str], Memb
         found.append(Counts(**{outcome.value.lower(): number for outcome, number in numbers.items()}))
         start = end
     return found
+
+
+def _check_forgiven(present: Rollout, failed: int, forgive: int | None) -> None:
+    """Raise `Conflict` unless a resume forgives the failures that have paused a rollout, by their number."""
+    if forgive is not None and forgive != failed:
+        raise Conflict(f"{failed} failures are to be forgiven now, not {forgive}")
+    if forgive is None and failed and present.cause in (Cause.ERRORS, Cause.SUCCESS):
+        words = "; ".join(f"{each.devices} times {each.reason!r}" for each in present.failures)
+        raise Conflict(
+            f"{present.reason}{f' ({words})' if words else ''}. It would pause again: forgive the {failed} failures, "
+            "or retry these devices"
+        )
+
+
+def _always(event: RolloutEvent) -> _MakeEvent:
+    async def make(present: Rollout) -> RolloutEvent:
+        return event
+
+    return make
 
 
 def _is_open(present: Rollout, now: float) -> bool:

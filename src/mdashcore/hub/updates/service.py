@@ -130,24 +130,20 @@ class Updates:
             self.store.changed(key, update)
             return UpdatePerformer(self.store, key, Record(update, version), unnotified=True)
 
-    async def check_fit(
-        self, key: DeviceKey, image: Image | ota.UpdateImage, *, bare: bool, shadow: Shadow | None = None
-    ) -> None:
+    async def check_fit(self, key: DeviceKey, image: Image | ota.UpdateImage, *, bare: bool) -> None:
         """Check that an image is meant for the device.
 
         Args:
             bare: whether the user has said that the image is a bare one.
-            shadow: the device's shadow, if the caller has it.
 
         Raises:
             Conflict: the image is of another application than the device has reported, or bare for a device that got
                 firmware zips so far. The user can force the update.
         """
-        if shadow is None:
-            try:
-                shadow = await self.store.shadows.get(key)
-            except Damaged:
-                shadow = Shadow()  # what it reports is not known: nothing speaks against the image
+        try:
+            shadow = await self.store.shadows.get(key)
+        except Damaged:
+            shadow = Shadow()  # what it reports is not known: nothing speaks against the image
         reported = (shadow.reported or {}).get("ota")
         app = reported.get("app") if isinstance(reported, dict) else None
         if image.app is not None and isinstance(app, str) and app != image.app:

@@ -34,15 +34,14 @@ async def change_tags() -> Response:
     members(value, TagsChange)
     if "tags" not in value:
         raise InvalidInput("what is to change is missing: tags")
-    if "filter" not in value and value.get("devices") is None:
-        raise InvalidInput("tags of many devices need devices or filter; an empty filter selects all")
     preview = value.get("preview", False)
     if not isinstance(preview, bool):
         raise InvalidInput("preview is true or false")
     tags.check_patch(value["tags"])
     account, hub = principal().account, service().hub
-    terms = await hub.saved_filters.resolve(account, value.get("filter", ()))
-    wanted = selection.parse(terms, value.get("devices"))
+    if "filter" in value:
+        value["filter"] = await hub.saved_filters.resolve(account, value["filter"])
+    wanted = selection.parse_members(value, "a change of tags")
     with service().lists.one(account):
         return answer(await _change(service(), account, wanted, value["tags"], preview=preview))
 

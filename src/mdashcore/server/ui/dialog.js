@@ -1,17 +1,18 @@
 // Dialogs, messages and progress, above a view.
 
-import {fill, foreign, h, setText, uniqueId} from "./dom.js";
+import {field, fill, foreign, h, setText, uniqueId} from "./dom.js";
 
 const TOAST_TIME = 6000; // ms that a message without an error stays
 const MAX_TOASTS = 5; // messages at the same time: more would cover the view
 const NAME_LENGTH = 80, WORDS_LENGTH = 400; // characters in the message of a failure: a device may say anything
+const MOST_UNTYPED = 10; // devices that an act may destroy without their number being typed
 const SIGN_DELAY = 400; // ms without a sign: below, a sign would only flicker
 
 // ask({title, lost, action, danger, body}): a Promise of true if the person confirms. `lost` says what will be lost;
 // `body` is a node between text and buttons. With `onConfirm` (async) the dialog stays open while it runs, and shows
 // its error. The act goes on if the dialog is closed meanwhile: the Promise keeps its value, and a message reports the
-// end.
-export function ask({title, lost, body, action = "OK", danger = false, onConfirm}) {
+// end. `destroys` is a number of devices: of more than a few, a person has to type it.
+export function ask({title, lost, body, action = "OK", danger = false, destroys = 0, onConfirm}) {
   return new Promise((resolve) => {
     const error = errorLine();
     const yes = h("button", {type: "submit", class: danger ? "danger" : "primary"}, action);
@@ -41,7 +42,7 @@ export function ask({title, lost, body, action = "OK", danger = false, onConfirm
       if (left) resolve(done);
     }
 
-    const form = h("form", {onsubmit: confirm}, lost && h("p", {}, lost), body, error.element, h("div", {class: "actions"}, no, yes));
+    const form = h("form", {onsubmit: confirm}, lost && h("p", {}, lost), body, destroys > MOST_UNTYPED && typed(destroys), error.element, h("div", {class: "actions"}, no, yes));
     const dialog = open(title, form, () => {
       left = running;
       if (left) toast([foreign(name), " goes on. You are told how it ends."]);
@@ -49,6 +50,10 @@ export function ask({title, lost, body, action = "OK", danger = false, onConfirm
     });
     const name = dialog.firstChild.textContent.replace(/\?$/, "");
   });
+}
+
+function typed(number) {
+  return field(`Type ${number} to confirm`, h("input", {name: "number", required: true, pattern: String(number), title: String(number), inputmode: "numeric", autocomplete: "off"}));
 }
 
 // open("Title", content, onClose): a modal dialog; returns the <dialog>. Escape closes it, the focus goes back.

@@ -1,7 +1,7 @@
 // One act for many devices, with the progress of each device and the reason of each failure.
 //
-// startJob({title, devices, width, run}): begins immediately, `width` devices at a time; `run(device, {signal,
-// onProgress})` may return words. A job goes on while another view is shown: onJobs reports it, showJob opens its
+// startJob({title, devices, width, run}): begins immediately, `width` devices at a time; `run(device, {signal})`
+// may return words. A job goes on while another view is shown: onJobs reports it, showJob opens its
 // dialog again.
 
 import {inWords, open, progress, toast} from "./dialog.js";
@@ -38,7 +38,7 @@ export function forgetJobs() {
 
 export function startJob({title, devices, width, run}) {
   const stopping = new AbortController();
-  const rows = devices.map(({id, name}) => ({id, name, state: "waiting", words: "", fraction: null}));
+  const rows = devices.map(({id, name}) => ({id, name, state: "waiting", words: ""}));
   const job = {
     title,
     rows,
@@ -64,10 +64,7 @@ export function startJob({title, devices, width, run}) {
     row.state = "running";
     repaint();
     try {
-      const words = await patiently(() => run(row, {signal: stopping.signal, onProgress: (fraction, text = "") => {
-        Object.assign(row, {fraction, words: text});
-        repaint();
-      }}), stopping.signal);
+      const words = await patiently(() => run(row, {signal: stopping.signal}), stopping.signal);
       Object.assign(row, {state: "done", words: words ?? ""});
     } catch (error) {
       const stopped = stopping.signal.aborted && !error.status; // without an answer
@@ -178,9 +175,6 @@ export function showJob(job) {
 }
 
 function stateCell(row) {
-  if (row.state === "running" && row.fraction !== null) {
-    return h("progress", {max: 1, value: row.fraction, "aria-label": `Progress of ${row.name}`});
-  }
   return h("span", {class: `job-${row.state}`}, JOB_STATES[row.state]);
 }
 

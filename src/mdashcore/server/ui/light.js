@@ -25,6 +25,13 @@ export const needsShadow = (terms) => terms.some(({field, path}) => field === "s
 
 const isOfBuild = ([section, part, name, ...more]) => section === "reported" && part === "ota" && BUILD_FIELDS.includes(name) && more.length === 0;
 
+// Returns the members of a request that select devices: by the terms that all of them match, if there are any such terms;
+// without terms, every device.
+export function selectionOf(devices, filter) {
+  if (filter === undefined) return {devices: devices.map(({id}) => id)};
+  return filter.length ? {filter} : {all: true};
+}
+
 // countDevices(["online"]): the number of devices that match.
 export const countDevices = async (filter, options) => (await getPage("/devices", {filter, limit: 1, fields: "id", count: 1}, options)).total;
 

@@ -13,11 +13,10 @@ from mdashcore.hub.firmware.describe import describe
 from mdashcore.server.asgi import App, Receive, Scope, Send
 from mdashcore.server.endpoints import API, Endpoint, Form
 from mdashcore.server.http.guards import check_request
-from mdashcore.server.query import check_query
+from mdashcore.server.query import check_query, flag
 from mdashcore.server.service import Service
 from mdashcore.server.uploads.image_body import ImageBody, answer
 from mdashcore.server.uploads.kept_image import keep_image
-from mdashcore.server.uploads.update_query import flag
 
 __all__ = ["FirmwareRoute"]
 

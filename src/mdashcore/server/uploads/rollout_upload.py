@@ -25,11 +25,10 @@ from mdashcore.server.auth import Principal
 from mdashcore.server.endpoints import API, Endpoint, Form
 from mdashcore.server.http.bodies import HeldBody
 from mdashcore.server.http.guards import check_request
-from mdashcore.server.query import check_query
+from mdashcore.server.query import check_query, flag
 from mdashcore.server.service import Service
 from mdashcore.server.uploads.image_body import ImageBody, answer
 from mdashcore.server.uploads.kept_image import CheckFit, SentImage, find_kept, keep_image
-from mdashcore.server.uploads.update_query import flag
 from mdashcore.trio.transport.stream import READ_SIZE
 from mdashcore.trio.turns import Pace, Turn
 
@@ -81,9 +80,7 @@ class RolloutRoute:
         id = rollouts.new_id()
 
         async def check_fit(image: UpdateImage) -> None:
-            request = await form.request()
-            if not request.plan.options.force:
-                await rollouts.check_fit(account, request.selection, image, Pace(account), bare=form.bare)
+            await rollouts.check_fit(account, await form.request(), image, Pace(account), bare=form.bare)
 
         with self._counted(form, account):
             try:

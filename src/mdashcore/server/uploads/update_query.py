@@ -10,9 +10,9 @@ import attrs
 
 from mdashcore import ota
 from mdashcore._errors import InvalidInput
-from mdashcore.server.query import check_query
+from mdashcore.server.query import check_query, flag
 
-__all__ = ["PARAMETERS", "UpdateRequest", "flag"]
+__all__ = ["PARAMETERS", "UpdateRequest"]
 
 
 @attrs.frozen
@@ -45,14 +45,6 @@ class UpdateRequest:
             return cls(**asked, options=ota.Options(**values))
         except ValueError as exc:
             raise InvalidInput(_words(exc)) from None
-
-
-def flag(name: str, text: str) -> bool:
-    """Parse a parameter that is 1 or 0. Raises `InvalidInput`."""
-    found = {"1": True, "true": True, "0": False, "false": False}.get(text.lower())
-    if found is None:
-        raise InvalidInput(f"{name} is 1 or 0, not {text[:64]!r}")
-    return found
 
 
 def _text(name: str, text: str) -> str:

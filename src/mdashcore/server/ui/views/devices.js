@@ -93,7 +93,7 @@ export default function view({query}) {
   // Acts on all devices that match, also those that were not read: the filter says which these are.
   async function actOnAll(run) {
     const filter = everything;
-    if (run === update) return go(`#/rollouts/new?q=${encodeURIComponent(filter.join(" "))}`); // so many devices are updated in phases
+    if (run === update) return go(filter.length ? `#/rollouts/new?q=${encodeURIComponent(filter.join(" "))}` : "#/rollouts/new?all=1"); // so many devices are updated in phases
     actions.inert = true;
     try {
       await run(await findDevices(filter), {filter});

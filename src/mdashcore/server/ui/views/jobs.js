@@ -1,37 +1,26 @@
 // Jobs: values of `desired` for many devices.
 
-import {del, get} from "../api.js";
-import {ask, empty, errorLine} from "../dialog.js";
+import {get} from "../api.js";
+import {empty, errorLine} from "../dialog.js";
 import {damagedTag, fill, foreign, h, setText, timeTag} from "../dom.js";
 import {link} from "../router.js";
 import detail from "./jobs/detail.js";
 import {JOB_OUTCOMES, jobTag, patchText} from "./jobs/parts.js";
+import {cardList, removeDamaged} from "./rollouts/cards.js";
 import {follow} from "./rollouts/follow.js";
 import {countBar, devices, legend, refill} from "./rollouts/parts.js";
 
 export default async function view(context) {
   if (context.id) return detail(context);
   const line = errorLine();
-  const list = h("div", {class: "stack"});
   const none = empty("No jobs yet", "A job sets desired values of many devices, and keeps the result of each. Select devices in the list, and choose “Set desired…”.",
     h("a", {class: "button primary", href: "#/devices"}, "To the devices"));
-  let cards = new Map(); // id → card
-
-  function draw(jobs) {
-    const before = cards;
-    cards = new Map(jobs.map((each) => [each.id, before.get(each.id) ?? card(each)]));
-    for (const each of jobs) cards.get(each.id).draw(each);
-    for (const [id, {element}] of before) if (!cards.has(id)) element.remove();
-    none.remove();
-    const elements = jobs.length ? [...cards.values()].map(({element}) => element) : [none];
-    elements.forEach((element, i) => list.children[i] === element || list.insertBefore(element, list.children[i] ?? null)); // rows that stay do not move
-  }
-
-  const {stop, again} = await follow(async () => draw(await get("/jobs")), () => true, line, "job.*");
+  const list = cardList({card, none});
+  const {stop, again} = await follow(async () => list.draw(await get("/jobs")), () => true, line, "job.*");
   return {
     title: "Jobs",
     element: h("section", {class: "page stack", "aria-label": "Jobs"},
-      h("header", {class: "page-head flat"}, h("h1", {}, "Jobs"), h("p", {class: "muted hide-phone"}, "desired values for many devices; the newest are kept")), line.element, list),
+      h("header", {class: "page-head flat"}, h("h1", {}, "Jobs"), h("p", {class: "muted hide-phone"}, "desired values for many devices; the newest are kept")), line.element, list.element),
     update: ({id}) => {
       if (id) return false;
       again();
@@ -53,7 +42,7 @@ function card({id}) {
       setText(name, job.name || id);
       if (job.damaged) { // the server could read nothing else of it
         fill(state, damagedTag(job.damaged));
-        fill(about, h("button", {type: "button", class: "bad", "aria-label": `Remove ${id}`, onclick: () => removeDamaged(id)}, "Remove…"));
+        fill(about, h("button", {type: "button", class: "bad", "aria-label": `Remove ${id}`, onclick: () => removeDamaged(`/jobs/${encodeURIComponent(id)}`, "job", "The devices keep the values that they have.")}, "Remove…"));
         return;
       }
       refill(state, job.state, () => jobTag(job.state));
@@ -62,14 +51,4 @@ function card({id}) {
       refill(bar, job.counts, () => [countBar(job.counts, "Devices", JOB_OUTCOMES), legend(job.counts, JOB_OUTCOMES)]);
     },
   };
-}
-
-async function removeDamaged(id) {
-  await ask({
-    title: "Remove the job?",
-    lost: "Its stored data cannot be read, so it does not continue. The devices keep the values that they have.",
-    action: "Remove",
-    danger: true,
-    onConfirm: () => del(`/jobs/${encodeURIComponent(id)}`),
-  });
 }

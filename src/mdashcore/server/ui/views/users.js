@@ -65,12 +65,15 @@ export default async function view({session}) {
   }
 
   async function remove(name) {
+    const path = `/users/${encodeURIComponent(name)}`;
+    const {limits} = await get(`${path}/limits`).catch(() => ({limits: []})); // a damaged account has none, and has to go all the same
     const sure = await ask({
       title: `Remove ${name}?`,
       lost: "All devices of this user are removed with their shadows, and so are the rollouts, keys and notifications. This cannot be undone.",
       action: `Remove ${name}`,
       danger: true,
-      onConfirm: () => del(`/users/${encodeURIComponent(name)}`),
+      destroys: limits.find((limit) => limit.name === "devices")?.use ?? 0,
+      onConfirm: () => del(path),
     });
     if (sure) {
       toast(`${name} is removed.`);

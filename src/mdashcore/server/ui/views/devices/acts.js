@@ -1,21 +1,23 @@
 // Acts on devices: register, rename, renew the token, delete, update, call.
 
-import {ROOT, call, del, devicePath, post, put, upload} from "../../api.js";
+import {ROOT, call, del, devicePath, post, put} from "../../api.js";
 import {ask, copyButton, errorLine, open} from "../../dialog.js";
 import {bytes, field, fill, foreign, h, setText} from "../../dom.js";
 import {libraryChoice} from "../../firmware_choice.js";
 import {showJob, startJob} from "../../jobs.js";
 import {jsonEditor} from "../../json_editor.js";
 import * as live from "../../live.js";
+import {go, link} from "../../router.js";
 import {lossOf} from "../device/destroys.js";
 import {onlineTag} from "../device/parts.js";
 import {draft} from "../rollouts/parts.js";
+import {review} from "../rollouts/review.js";
 
 const NAMED_DEVICES = 5; // devices that a confirmation names; the others are counted
 
 const NAME_LENGTH = 60; // characters of each of those names
 
-const PARALLEL_DEVICES = {delete: 8, update: 4, call: 16}; // devices at a time; the server takes 8 uploads of an account at the same time
+const PARALLEL_DEVICES = {delete: 8, call: 16}; // devices at a time
 
 const ROLLOUT_SIZE = 50; // devices from which on a rollout is the better way to update
 
@@ -114,6 +116,7 @@ export async function remove(devices) {
       h("p", {class: "muted"}, "Notifications in the log stay. This cannot be undone.")),
     action: one ? "Delete" : `Delete ${these(devices.length)}`,
     danger: true,
+    destroys: devices.length,
     onConfirm: one ? () => del(devicePath(devices[0].id)) : undefined,
   });
   if (!sure || one) return sure;
@@ -142,6 +145,7 @@ export async function update(devices) {
     file.required = image === null;
   }});
   const commit = h("input", {type: "checkbox", checked: true, id: "bulk-commit"});
+  let reviewed = null;
   const sure = await ask({
     title: `Update the firmware of ${these(devices.length)}`,
     body: [
@@ -156,23 +160,14 @@ export async function update(devices) {
       library.element, fileField, chosen,
       h("div", {class: "check-line"}, commit, h("label", {for: "bulk-commit"}, "Commit when a device is back online with the new firmware. Otherwise it goes back to the old one, unless you commit it by hand")),
     ],
-    action: "Update",
-    onConfirm: () => {},
-  });
-  if (!sure) return;
-  const kept = library.image();
-  const [image] = kept ? [kept] : file.files;
-  const query = new URLSearchParams({queue: 1, ...(kept && {firmware: kept.id}), ...(commit.checked && {commit: "auto"})});
-  showJob(startJob({
-    title: `Sending ${image.name} to ${these(devices.length)}`,
-    devices,
-    width: PARALLEL_DEVICES.update,
-    run: async ({id}, {signal, onProgress}) => {
-      const path = `${devicePath(id, "ota")}?${query}`;
-      await (kept ? post(path, undefined, {signal}) : upload(path, image, {signal, onProgress: (fraction) => onProgress(fraction, "sending")}));
-      return live.devices.get(id)?.online ? "handed over: the device's OTA tab shows how it goes on" : "waits until the device is online";
+    action: "Review…",
+    onConfirm: async () => {
+      const request = {kind: "bulk", devices: devices.map(({id}) => id), auto_commit: commit.checked};
+      reviewed = await review({request, kept: library.image(), file: file.files[0], title: `Update ${these(devices.length)}?`});
     },
-  }));
+  });
+  const made = sure && (await reviewed.ask());
+  if (made) go(link("rollouts", made.id));
 }
 
 export async function callMethod(devices) {
@@ -197,7 +192,7 @@ export async function callMethod(devices) {
   });
   if (!sure) return;
   const lost = lossOf(wanted.method, wanted.params);
-  if (lost && !(await ask({title: `Call ${wanted.method} of ${these(devices.length)}?`, body: h("p", {}, names(devices)), lost, action: "Call", danger: true}))) return;
+  if (lost && !(await ask({title: `Call ${wanted.method} of ${these(devices.length)}?`, body: h("p", {}, names(devices)), lost, action: "Call", danger: true, destroys: devices.length}))) return;
   showJob(startJob({
     title: `Calling ${wanted.method} of ${these(devices.length)}`,
     devices,

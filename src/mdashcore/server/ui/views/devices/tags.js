@@ -3,6 +3,7 @@
 import {devicePath, post, put} from "../../api.js";
 import {ask, toast} from "../../dialog.js";
 import {field, foreign, h} from "../../dom.js";
+import {selectionOf} from "../../light.js";
 import {link} from "../../router.js";
 import {these} from "./acts.js";
 
@@ -56,7 +57,7 @@ export async function changeTags(devices, {filter} = {}) {
     action: "Change tags",
     onConfirm: () => {
       const patch = Object.fromEntries([...lines(removed.value).map((name) => [name, null]), ...lines(added.value).map(parsed)]);
-      return post("/tags", {...(filter ? {filter} : {devices: devices.map(({id}) => id)}), tags: patch});
+      return post("/tags", {...selectionOf(devices, filter), tags: patch});
     },
   });
   if (!done) return;

@@ -1,11 +1,12 @@
 // One job: its values, its counts, the result of each device, and its actions.
 
-import {ApiError, del, get, post} from "../../api.js";
+import {get, post} from "../../api.js";
 import {announce, ask, empty, errorLine} from "../../dialog.js";
 import {fill, foreign, h, setText, timeTag} from "../../dom.js";
 import * as live from "../../live.js";
 import {go, link} from "../../router.js";
 import {table} from "../../table.js";
+import {isMissing, removal} from "../rollouts/cards.js";
 import {follow, reader} from "../rollouts/follow.js";
 import {countBar, legend, devices as number, refill} from "../rollouts/parts.js";
 import {JOB_ENDS, JOB_OUTCOMES, jobTag} from "./parts.js";
@@ -24,7 +25,7 @@ export default async function detail({id}) {
   const facts = h("dl", {class: "about"});
   const element = h("section", {class: "page stack", "aria-label": "Job"});
   const cancel = h("button", {type: "button", class: "bad", hidden: true, onclick: () => askToCancel()}, "Cancel…");
-  const drop = h("button", {type: "button", class: "bad", hidden: true, onclick: () => remove()}, "Delete…");
+  const drop = h("button", {type: "button", class: "bad", hidden: true, onclick: () => removing.ask()}, "Delete…");
   let present = null;
 
   function draw(job) {
@@ -60,26 +61,7 @@ export default async function detail({id}) {
     });
   }
 
-  let removing = false; // by this page, which then goes to the list
-
-  async function remove() {
-    const sure = await ask({
-      title: "Delete the job?",
-      lost: "The results of its devices are deleted. The devices keep the values.",
-      action: "Delete",
-      danger: true,
-      onConfirm: async () => {
-        removing = true;
-        try {
-          await del(path);
-        } catch (problem) {
-          removing = false;
-          if (!isMissing(problem)) throw problem;
-        }
-      },
-    });
-    if (sure) go("#/jobs");
-  }
+  const removing = removal({path, what: "job", lost: "The results of its devices are deleted. The devices keep the values.", devices: () => present.devices, list: "#/jobs"});
 
   // Its devices
 
@@ -135,7 +117,7 @@ export default async function detail({id}) {
   }
 
   function gone() {
-    if (removing) return;
+    if (removing.isRunning()) return;
     destroy();
     const had = element.contains(document.activeElement);
     fill(element, h("div", {}, back(), h("h1", {}, title)), empty("This job was removed", "The job does not exist any more. The devices keep the values.",
@@ -170,4 +152,3 @@ export default async function detail({id}) {
 }
 
 const back = () => h("a", {class: "back", href: "#/jobs"}, "← Jobs");
-const isMissing = (problem) => problem instanceof ApiError && problem.status === 404;

@@ -4,6 +4,7 @@ import {post} from "../../api.js";
 import {ask} from "../../dialog.js";
 import {field, foreign, h} from "../../dom.js";
 import {jsonEditor} from "../../json_editor.js";
+import {selectionOf} from "../../light.js";
 import {go, link} from "../../router.js";
 import {devices as count} from "../rollouts/parts.js";
 import {patchText, valueText} from "./parts.js";
@@ -13,7 +14,7 @@ const SHOWN_REFUSALS = 5; // devices that cannot take the values and are named; 
 // Asks for values, shows what they change in the devices, and begins the job. `filter`: the terms that select these
 // devices. It is sent in their place, as they may be many.
 export async function setDesired(devices, {filter} = {}) {
-  const which = filter ? {filter} : {filter: [], devices: devices.map(({id}) => id)};
+  const which = selectionOf(devices, filter);
   const name = h("input", {name: "name", maxlength: 256, autocomplete: "off"});
   const values = jsonEditor({label: "Desired values (JSON)", rows: 6});
   values.type("{\n  \n}");

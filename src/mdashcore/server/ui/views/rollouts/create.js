@@ -1,7 +1,6 @@
 // A new rollout: its image, its devices, and its phases.
 
-import {post, upload} from "../../api.js";
-import {act, errorLine, progress} from "../../dialog.js";
+import {act, errorLine} from "../../dialog.js";
 import {bytes, field, fill, foreign, h, setText} from "../../dom.js";
 import {filterField} from "../../filter_field.js";
 import {libraryChoice} from "../../firmware_choice.js";
@@ -10,6 +9,7 @@ import * as live from "../../live.js";
 import {go, link} from "../../router.js";
 import {isZip, readFirmware} from "../../zip.js";
 import {devices, draft} from "./parts.js";
+import {review} from "./review.js";
 
 const DAY_SECONDS = 86_400; // s
 const DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
@@ -21,12 +21,13 @@ export default function create({query}) {
 
   const file = h("input", {type: "file", name: "file", required: true, accept: ".zip,application/zip,.bin,application/octet-stream", onchange: look});
   const about = h("p", {class: "muted", role: "status"});
-  let filtered = null; // {terms, matches}: the filter; null until it has been parsed
+  let filtered = null; // {terms, matches}: the filter that selects; null until it has been parsed, or while nothing is chosen
+  let parsed = null; // what the filter field has, as `filtered`
   let selected = null; // {number, names, online}: the devices that match; null while that is not known
   let counting = null; // what the server is asked for it, an AbortController
   const filter = filterField({label: "Filter", type: "text", value: query.q ?? "", placeholder: "arch=esp32 fw_version<1.4", onFilter: (next) => {
-    filtered = next;
-    select();
+    parsed = next;
+    refilter();
   }});
   const found = h("p", {class: "muted", role: "status"});
   const phases = h("input", {name: "phases", value: "1, 10, 100", required: true, autocomplete: "off", oninput: preview});
@@ -49,23 +50,20 @@ export default function create({query}) {
   const approval = box("Wait for my approval before the first phase", false, "rollout-approval");
   const commit = box("Commit each device by itself once it stays healthy", true, "rollout-commit");
   const force = box("Send the image whatever platform, application and build a device reports", false, "rollout-force");
-  const bare = box("It is a bare image, whatever it looks like", false, "rollout-bare");
   const keep = box("Keep the image in the firmware library", false, "rollout-keep");
   const fileField = field("Firmware (.zip of Mongoose OS, or a bare image)", file);
   let isAwaited = Boolean(query.firmware); // until it is known whether the library has the image that was asked for
   const library = libraryChoice({chosen: query.firmware, onChange: (image) => {
     fileField.hidden = keep.element.hidden = image !== null;
     file.required = image === null;
-    bare.element.hidden = !image?.bare;
-    bare.input.checked = false;
     fill(about, isAwaited && image === null && "The image was not found in the library: choose another.");
     if (image === null) look();
     if (isAwaited) save.disabled = isAwaited = false;
   }});
   const error = errorLine();
-  const bar = progress("Upload");
-  bar.element.hidden = bare.element.hidden = true;
-  const save = h("button", {type: "submit", class: "primary", disabled: isAwaited}, "Start the rollout");
+  const everything = box("All devices", query.all === "1", "rollout-all");
+  everything.input.addEventListener("change", refilter);
+  const save = h("button", {type: "submit", class: "primary", disabled: isAwaited}, "Review…");
   fileField.hidden = isAwaited;
 
   // The preview
@@ -75,14 +73,26 @@ export default function create({query}) {
     if (!image) return;
     try {
       const read = (await isZip(image)) ? await readFirmware(image) : null;
-      bare.element.hidden = read !== null && read.problems.length === 0;
-      if (bare.element.hidden) bare.input.checked = false;
       const {name: app, version, platform} = read?.manifest ?? {};
       fill(about, read ? [h("b", {}, foreign(String(app ?? "?"))), " version ", h("b", {}, foreign(String(version ?? "?"))), ` for `, foreign(String(platform ?? "?")), `, ${bytes(image.size)}`,
-        read.problems.length > 0 && [". The server will refuse it: ", foreign(read.problems.join("; "))]] : /\.zip$/i.test(image.name) ? "The server will refuse it, unless it is a bare image: it is no zip file." : `No zip: it is sent as it is, ${bytes(image.size)}, unchecked.`);
+        read.problems.length > 0 && [". It is no good firmware zip: ", foreign(read.problems.join("; "))]] : `No firmware zip: it would be sent as it is, ${bytes(image.size)}, unchecked.`);
     } catch (problem) {
       setText(about, problem.message);
     }
+  }
+
+  const isAll = () => ids === null && everything.input.checked;
+
+  function refilter() {
+    filter.input.disabled = isAll();
+    const isNothing = ids === null && !isAll() && parsed?.terms.length === 0;
+    filtered = isAll() ? {terms: [], matches: () => true} : isNothing ? null : parsed;
+    if (isNothing) {
+      counting?.abort();
+      selected = null;
+      setText(found, "Give a filter, or choose all devices.");
+      preview();
+    } else select();
   }
 
   // Finds the devices: here, or by the server if the page does not have all of them.
@@ -158,9 +168,10 @@ export default function create({query}) {
   }
 
   async function asked() {
-    const {terms} = await filter.filter();
+    const terms = isAll() ? [] : (await filter.filter()).terms;
+    if (ids === null && !isAll() && !terms.length) throw new Error("Choose the devices: give a filter, or choose all devices");
     return {
-      filter: terms.map(({text}) => text),
+      ...(isAll() ? {all: true} : {filter: terms.map(({text}) => text)}),
       ...(ids !== null && {devices: [...ids].filter((id) => !live.isWhole() || live.devices.has(id))}), // those that still exist
       ...(name.value.trim() && {name: name.value.trim()}),
       phases: percents(),
@@ -183,22 +194,18 @@ export default function create({query}) {
 
   async function submit(event) {
     event.preventDefault();
-    const made = await act(save, error, async () => {
-      const wanted = await asked();
-      const kept = library.image();
-      const path = `/rollouts?${new URLSearchParams({...(bare.input.checked && {bare: 1}), ...(kept === null && keep.input.checked && {keep: 1})})}`;
-      if (kept !== null) return post(path, {...wanted, firmware: kept.id});
-      const fields = {rollout: JSON.stringify(wanted)};
+    const reviewed = await act(save, error, async () => {
+      const request = await asked();
       sending = new AbortController();
-      bar.element.hidden = false;
-      return upload(path, file.files[0], {fields, signal: sending.signal, onProgress: (fraction) => bar.set(fraction, fraction < 1 ? `${Math.round(100 * fraction)} %` : "being checked")});
+      return review({request, kept: library.image(), file: file.files[0], keep: keep.input.checked, title: "Start this rollout?", signal: sending.signal});
     });
+    const made = reviewed && (await reviewed.ask());
     sending = null;
-    bar.element.hidden = true;
     if (made) go(link("rollouts", made.id));
+    else if (reviewed) save.focus();
   }
 
-  const unsubscribe = live.onDevices((changed) => (changed === null || live.isWhole()) && select());
+  const unsubscribe = live.onDevices((changed) => (changed === null || live.isWhole()) && refilter());
   preview();
   filter.refresh();
   return {
@@ -206,9 +213,9 @@ export default function create({query}) {
     element: h("section", {class: "page stack narrow", "aria-label": "New rollout"},
       h("div", {}, h("a", {class: "back", href: "#/rollouts"}, "← Rollouts"), h("h1", {}, "New rollout")),
       h("form", {onsubmit: submit},
-        h("div", {class: "card stack"}, h("h2", {}, "Image"), library.element, fileField, about, bare.element, keep.element, field("Name", name, "for people; the image's if empty")),
+        h("div", {class: "card stack"}, h("h2", {}, "Image"), library.element, fileField, about, keep.element, field("Name", name, "for people; the image's if empty")),
         h("div", {class: "card stack"}, h("h2", {}, "Devices"), ids !== null && h("p", {}, `Of the ${devices(ids.size)} that you have selected.`),
-          h("div", {class: "filter-field"}, field("Filter", filter.input, "words and terms as in the list of devices, all of which have to hold; empty for all"), filter.list), filter.error.element, found,
+          h("div", {class: "filter-field"}, field("Filter", filter.input, "words and terms as in the list of devices, all of which have to hold"), filter.list), filter.error.element, ids === null && everything.element, found,
           h("p", {class: "hint"}, "The set of devices does not change after the start.")),
         h("div", {class: "card stack"}, h("h2", {}, "Phases"), field("Percents of the devices", phases, "a few first, the last phase is 100"), steps,
           h("div", {class: "pair"}, field("Success, %", success, "of a phase, before the next begins"), field("Failures, %", failures, "of a phase, more than that and it pauses")),
@@ -221,7 +228,7 @@ export default function create({query}) {
             h("div", {class: "pair"}, field("Days to wait for offline devices", offline, "0 skips them"), field("Days in all", limit)),
             h("div", {class: "pair"}, field("Seconds of health before a commit", health), field("Devices before failures count", sample)),
             force.element))),
-        bar.element, error.element,
+        error.element,
         h("div", {class: "actions"}, h("a", {class: "button", href: "#/rollouts"}, "Cancel"), save))),
     destroy: () => {
       unsubscribe();

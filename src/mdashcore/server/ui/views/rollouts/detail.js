@@ -1,13 +1,16 @@
 // One rollout: its progress by phase and by device, and its actions.
 
-import {ApiError, del, get, post} from "../../api.js";
+import {get, post} from "../../api.js";
 import {act, announce, ask, empty, errorLine} from "../../dialog.js";
 import {bytes, fill, foreign, h, setText, timeTag} from "../../dom.js";
 import * as live from "../../live.js";
 import {go, link} from "../../router.js";
 import {table} from "../../table.js";
+import {isMissing, removal} from "./cards.js";
+import {resume, retry} from "./decide.js";
 import {follow, reader} from "./follow.js";
-import {countBar, devices, legend, OUTCOMES, ROLLOUT_ENDS, refill, stateTag, total} from "./parts.js";
+import {waitingWords} from "./waiting.js";
+import {countBar, devices, failuresList, kindTag, legend, OUTCOMES, ROLLOUT_ENDS, refill, stateTag, total} from "./parts.js";
 
 const MEMBERS_PAGE = 1000; // members in one read
 const MEMBERS_INTERVAL = 3000; // ms between two reads of all members at least: those of 20 000 devices have 4 MB
@@ -16,7 +19,7 @@ export default async function detail({id}) {
   const path = `/rollouts/${encodeURIComponent(id)}`;
   const title = foreign("");
   const state = h("span", {});
-  const reason = h("p", {class: "banner", hidden: true, role: "status"});
+  const reason = h("div", {class: "banner", hidden: true, role: "status"});
   const error = errorLine(); // of the actions
   const stale = errorLine(); // of the reads
   const phases = h("div", {class: "stack"});
@@ -27,11 +30,11 @@ export default async function detail({id}) {
   function draw(rollout) {
     present = rollout;
     setText(title, rollout.name || rollout.id);
-    refill(state, rollout.state, () => stateTag(rollout.state));
+    refill(state, [rollout.state, rollout.kind], () => [stateTag(rollout.state), kindTag(rollout.kind)]);
     reason.hidden = !rollout.reason || rollout.state === "COMPLETED";
-    setText(reason, rollout.reason);
+    refill(reason, [rollout.reason, rollout.failures, rollout.counts.failed], () => [h("span", {}, foreign(rollout.reason)), rollout.state === "PAUSED" && rollout.counts.failed > 0 && failuresList(rollout)]);
     refill(phases, rollout.phases, () => rollout.phases.map((phase, i) => h("section", {class: "phase", "aria-label": `Phase ${i + 1}`},
-      h("header", {}, h("h3", {}, `Phase ${i + 1}`), h("span", {class: "muted"}, `to ${phase.percent} % · ${devices(phase.devices)} · `,
+      h("header", {}, h("h3", {}, rollout.kind === "bulk" ? "All devices" : `Phase ${i + 1}`), h("span", {class: "muted"}, rollout.kind !== "bulk" && `to ${phase.percent} % · `, `${devices(phase.devices)} · `,
         phase.started ? ["begun ", timeTag(phase.started)] : "not begun")),
       countBar(phase.counts, `Phase ${i + 1}`), legend(phase.counts))));
     refill(plan, [rollout.image, rollout.plan, rollout.deadline], () => describe(rollout));
@@ -43,11 +46,11 @@ export default async function detail({id}) {
     if (had) focusActions();
   }
 
-  function describe({image, plan: asked, counts, filter, created, deadline}) {
+  function describe({kind, image, plan: asked, counts, filter, created, deadline}) {
     const facts = [
       ["Image", [foreign(image.name), image.version && [", version ", foreign(image.version)], image.platform && [", for ", foreign(image.platform)], `, ${bytes(image.size)}`]],
       ["Devices", [devices(total(counts)), filter.length > 0 && [" of the filter ", h("code", {}, foreign(filter.join(" ")))]]],
-      ["Goes on", `when ${asked.success_percent} % of a phase have succeeded; pauses when more than ${asked.error_percent} % fail`],
+      kind !== "bulk" && ["Goes on", `when ${asked.success_percent} % of a phase have succeeded; pauses when more than ${asked.error_percent} % fail`],
       ["Pace", `${asked.rate === null ? "no limit" : `${asked.rate} devices a minute`}, ${asked.max_active} at a time${asked.window ? `, ${inWords(asked.window)}` : ""}`],
       ["Commit", asked.auto_commit ? `by itself, after ${asked.commit_after} s of health` : "by hand"],
       ["Made", timeTag(created)],
@@ -68,17 +71,21 @@ export default async function detail({id}) {
     if (changed) draw(changed);
     if (had) focusActions();
   };
+  const decide = (run) => async () => {
+    const changed = await run(path, present);
+    if (changed) draw(changed);
+  };
   const focusActions = () => { // the pressed button may not be possible any more
     const fitting = actions.map(({button}) => button).filter(({hidden}) => !hidden);
     if (!fitting.includes(document.activeElement)) fitting[0]?.focus();
   };
   const actions = [
     action("Approve", (now) => now.state === "AWAITING_APPROVAL", change("approve"), {class: "primary"}),
-    action("Resume", (now) => now.state === "PAUSED", change("resume"), {class: "primary", title: "The failures so far are forgiven"}),
+    action((now) => (now.to_forgive ? "Resume…" : "Resume"), (now) => now.state === "PAUSED", (button) => (present.to_forgive ? decide(resume) : change("resume"))(button)),
     action("Pause", (now) => now.state === "RUNNING", change("pause")),
-    action(({counts}) => `Retry ${devices(counts.failed)}`, (now) => ["RUNNING", "PAUSED"].includes(now.state) && now.counts.failed > 0, change("retry")),
+    action(({counts}) => `Retry ${devices(counts.failed)}…`, (now) => ["RUNNING", "PAUSED"].includes(now.state) && now.counts.failed > 0, decide(retry)),
     action("Abort…", (now) => !ROLLOUT_ENDS.includes(now.state) && now.state !== "ABORTING", abort, {class: "bad"}),
-    action("Delete…", (now) => ROLLOUT_ENDS.includes(now.state), remove, {class: "bad"}),
+    action("Delete…", (now) => ROLLOUT_ENDS.includes(now.state), () => removing.ask(), {class: "bad"}),
   ];
 
   async function abort() {
@@ -91,26 +98,7 @@ export default async function detail({id}) {
     });
   }
 
-  let removing = false; // by this page, which then goes to the list
-
-  async function remove() {
-    const sure = await ask({
-      title: "Delete the rollout?",
-      lost: "The outcomes of its devices are deleted. The devices keep their firmware.",
-      action: "Delete",
-      danger: true,
-      onConfirm: async () => {
-        removing = true;
-        try {
-          await del(path);
-        } catch (problem) {
-          removing = false;
-          if (!isMissing(problem)) throw problem;
-        }
-      },
-    });
-    if (sure) go("#/rollouts");
-  }
+  const removing = removal({path, what: "rollout", lost: "The outcomes of its devices are deleted. The devices keep their firmware.", devices: () => total(present.counts), list: "#/rollouts"});
 
   // Its devices
 
@@ -124,10 +112,10 @@ export default async function detail({id}) {
     columns: [
       {key: "order", title: "Phase", width: "4.2rem", sort: (member) => member.order, cell: (member) => String(member.phase + 1)},
       {key: "device", title: "Device", width: "minmax(7rem, 1.2fr)", sort: (member) => nameOf(member.device), cell: (member) => h("span", {class: "two-lines"},
-        h("a", {href: link("device", member.device, "ota"), tabindex: -1}, foreign(nameOf(member.device))), member.reason && h("small", {class: "only-phone"}, foreign(member.reason)))},
+        h("a", {href: link("device", member.device, "ota"), tabindex: -1}, foreign(nameOf(member.device))), why(member) && h("small", {class: "only-phone"}, foreign(why(member))))},
       {key: "outcome", title: "Outcome", width: "6.5rem", sort: (member) => OUTCOMES.indexOf(member.outcome.toLowerCase()), cell: (member) =>
         h("span", {class: `outcome ${member.outcome.toLowerCase()}`}, member.outcome.toLowerCase())},
-      {key: "reason", title: "Why", width: "minmax(0, 2fr)", hide: "phone", cell: (member) => foreign(member.reason, {title: member.reason})},
+      {key: "reason", title: "Why", width: "minmax(0, 2fr)", hide: "phone", cell: (member) => foreign(why(member), {title: why(member)})},
       {key: "changed", title: "Since", width: "6rem", hide: "phone", end: true, sort: (member) => member.changed ?? 0, cell: (member) => (member.changed ? timeTag(member.changed) : "")},
     ],
     empty: h("p", {class: "stream-edge"}, "No device has this outcome."),
@@ -157,7 +145,7 @@ export default async function detail({id}) {
   }
 
   function gone() {
-    if (removing) return;
+    if (removing.isRunning()) return;
     destroy();
     const had = element.contains(document.activeElement);
     fill(element, h("div", {}, back(), h("h1", {}, title)), empty("This rollout was removed", "The rollout does not exist any more. The devices keep their firmware.",
@@ -185,13 +173,13 @@ export default async function detail({id}) {
 
   fill(element, h("div", {}, back(), h("header", {class: "page-head flat"}, h("h1", {}, title), state, h("div", {class: "tools"}, actions.map(({button}) => button)))),
     stale.element, error.element, reason,
-    h("div", {class: "card stack"}, h("h2", {}, "Phases"), phases),
+    h("div", {class: "card stack"}, h("h2", {}, present.kind === "bulk" ? "Progress" : "Phases"), phases),
     h("div", {class: "card stack"}, h("h2", {}, "Plan"), plan),
     h("header", {class: "page-head flat"}, h("h2", {}, "Devices"), h("div", {class: "tools"}, outcome)), missing.element,
     h("div", {class: "member-table"}, list.element));
   return {title: present.name || present.id, element, destroy};
 }
 
+const why = (member) => member.reason || (member.waiting ? waitingWords(member.waiting) : "");
 const back = () => h("a", {class: "back", href: "#/rollouts"}, "← Rollouts");
 const inWords = ({start, end, days}) => `from ${start} to ${end} UTC ${days.length === 7 ? "every day" : `on ${days.join(", ")}`}`;
-const isMissing = (problem) => problem instanceof ApiError && problem.status === 404;

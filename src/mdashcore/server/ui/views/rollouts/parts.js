@@ -1,6 +1,6 @@
 // The look of a rollout: its state, and its devices by progress.
 
-import {fill, h} from "../../dom.js";
+import {fill, foreign, h} from "../../dom.js";
 import * as live from "../../live.js";
 
 const ROLLOUT_STATES = {
@@ -18,6 +18,9 @@ export function stateTag(state) {
   const [words, kind] = ROLLOUT_STATES[state] ?? [state, ""];
   return h("span", {class: `tag ${kind}`}, words);
 }
+
+// Marks an update of many devices at the same time; nothing for a rollout in phases.
+export const kindTag = (kind) => kind === "bulk" && [" ", h("span", {class: "tag"}, "Bulk update")];
 
 export const OUTCOMES = ["succeeded", "failed", "updating", "skipped", "pending"];
 
@@ -41,6 +44,12 @@ export function countBar(counts, label, outcomes = OUTCOMES) {
       segment.style.flexGrow = counts[outcome];
       return segment;
     }));
+}
+
+// "6 of 6 devices failed", and why, the most frequent reason first.
+export function failuresList({counts, failures}) {
+  return h("div", {class: "stack tight"}, h("p", {}, h("b", {}, `${counts.failed} of ${devices(counts.failed + counts.succeeded)} failed`), "."),
+    h("ul", {class: "reasons"}, failures.map(({reason, devices: number}) => h("li", {}, foreign(reason || "without a reason"), h("span", {class: "muted"}, ` ${number}×`)))));
 }
 
 export const devices = (number) => (number === 1 ? "1 device" : `${number} devices`);
