@@ -32,7 +32,8 @@ export default async function detail({id}) {
     setText(title, rollout.name || rollout.id);
     refill(state, [rollout.state, rollout.kind], () => [stateTag(rollout.state), kindTag(rollout.kind)]);
     reason.hidden = !rollout.reason || rollout.state === "COMPLETED";
-    refill(reason, [rollout.reason, rollout.failures, rollout.counts.failed], () => [h("span", {}, foreign(rollout.reason)), rollout.state === "PAUSED" && rollout.counts.failed > 0 && failuresList(rollout)]);
+    refill(reason, [rollout.reason, rollout.failures, rollout.counts.failed], () =>
+      h("div", {class: "stack tight"}, foreign(rollout.reason), rollout.state === "PAUSED" && rollout.counts.failed > 0 && failuresList(rollout)));
     refill(phases, rollout.phases, () => rollout.phases.map((phase, i) => h("section", {class: "phase", "aria-label": `Phase ${i + 1}`},
       h("header", {}, h("h3", {}, rollout.kind === "bulk" ? "All devices" : `Phase ${i + 1}`), h("span", {class: "muted"}, rollout.kind !== "bulk" && `to ${phase.percent} % · `, `${devices(phase.devices)} · `,
         phase.started ? ["begun ", timeTag(phase.started)] : "not begun")),

@@ -62,11 +62,11 @@ function numbers({devices: all, fits, installed, other_platform: platform, other
 }
 
 function table({groups, other_groups: others}) {
-  const cell = (text) => h("td", {}, text === null ? h("span", {class: "muted"}, "not said") : foreign(text));
-  const row = ({platform, app, version, fit, devices: number}) => h("tr", {}, cell(platform), cell(app), cell(version),
-    h("td", {class: fit === "fits" ? null : "muted"}, FITS[fit] ?? fit), h("td", {class: "number"}, String(number)));
+  const runs = ({platform, app, version}) => (platform ?? app ?? version) === null ? h("span", {class: "muted"}, "not said")
+    : [platform, app, version].map((each, n) => [n > 0 && " ", each === null ? h("span", {class: "muted"}, "?") : foreign(each)]);
+  const row = (group) => h("tr", {}, h("td", {}, runs(group)), h("td", {class: group.fit === "fits" ? null : "muted"}, FITS[group.fit] ?? group.fit), h("td", {class: "number"}, String(group.devices)));
   return h("div", {class: "preview-table", role: "group", tabindex: 0, "aria-label": "Devices by what they run"}, h("table", {"aria-label": "Devices by what they run"},
-    h("thead", {}, h("tr", {}, ["Platform", "Application", "Version", "The image", "Devices"].map((title) => h("th", {scope: "col"}, title)))),
+    h("thead", {}, h("tr", {}, ["Platform, application, version", "The image", "Devices"].map((title) => h("th", {scope: "col"}, title)))),
     h("tbody", {}, groups.map(row))), others > 0 && h("p", {class: "muted"}, `and ${devices(others)} of other kinds`));
 }
 
