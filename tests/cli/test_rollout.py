@@ -58,7 +58,7 @@ def test_a_rollout_is_watched_to_its_end(demo, mdash, spawn, image, device, wait
     options = ("--device", device, "--commit-after", "1s", "--phases", "100", "--watch", "--yes")
     done = mdash("rollout", "create", image, *options, env=demo.by_key)
     assert (done.code, done.out) == (0, "COMPLETED: 1 of 1 devices succeeded, 0 failed\n")
-    id = re.search(r"(rol_\w+): 1 devices", done.err)[1]
+    id = re.search(r"(rol_\w+): 1 device\n", done.err)[1]
     assert "RUNNING phase 1 of 1" in done.err
     assert json.loads(mdash("call", device, "Sys.GetInfo", env=demo.by_key).out)["fw_version"] == "7.0"
     again = mdash("rollout", "watch", id, "--json", env=demo.by_key)
@@ -197,13 +197,13 @@ def test_the_devices_that_it_reaches_are_shown_and_asked_about(demo, mdash, imag
     before = mdash("rollout", "list", "--json", env=demo.by_key).out
     refused = mdash(*args, "--yes", env=demo.by_key)
     assert (refused.code, refused.out) == (2, "")
-    assert "fits 0 of 1 devices, 1 run another application, 1 are offline" in refused.err
+    assert "fits 0 of 1 device; another application: 1; offline: 1" in refused.err
     assert r"1  esp32 pump\x1b[2J ?: another application" in refused.err
     assert "--other-app sends it all the same" in refused.err
     silent = mdash(*args, "--other-app", env=demo.by_key)
     assert (silent.code, silent.out) == (2, "")
     assert "no terminal to ask on: give --yes" in silent.err
-    question = b"Begin the rollout for 1 devices? [y/N]: "
+    question = b"Begin the rollout for 1 device? [y/N]: "
     written, code = on_terminal(demo, *args, "--other-app", answer=b"n\n", question=question)
     assert (code, "nothing was begun" in written) == (1, True)
     assert mdash("rollout", "list", "--json", env=demo.by_key).out == before

@@ -61,7 +61,7 @@ async def test_the_caller_is_remembered(alice, fleet):
     """A user by the name, a key by its name, and one without a name by its id."""
     (own,) = (await alice.http.get("/keys")).json()
     assert (await begin(alice))["created_by"] == own["id"]
-    request = {"filter": [], "desired": {"interval": 31}}
+    request = {"all": True, "desired": {"interval": 31}}
     async with alice.as_user() as http:
         assert (await http.post("/jobs", json=request)).json()["created_by"] == "alice"
     key = (await alice.http.post("/keys", json={"name": "ci"})).json()

@@ -16,7 +16,7 @@ from mdashcore.cli.client import Remote
 from mdashcore.cli.exits import CliError, Exit, describe
 from mdashcore.cli.groups import Group
 from mdashcore.cli.options import JSON, Checked, json_option, remote_options
-from mdashcore.cli.text import examples, printable, show_json, show_table, time_text
+from mdashcore.cli.text import devices_text, examples, printable, show_json, show_table, time_text
 from mdashcore.cli.which import chosen, which_options
 from mdashcore.job import JobOutcome, JobState
 
@@ -93,8 +93,7 @@ def create_job(
     elif preview:
         _show_preview(made)
     elif watch:
-        number = "1 device" if made["devices"] == 1 else f"{made['devices']} devices"
-        click.echo(printable(f"{made['id']}: {number}"), err=True)
+        click.echo(printable(f"{made['id']}: {devices_text(made['devices'])}"), err=True)
         _watch(remote, made["id"], as_json=as_json)
     else:
         show_table(("id", "state", "devices"), [(made["id"], made["state"], made["devices"])])

@@ -23,7 +23,7 @@ from mdashcore.cli.options import (
 )
 from mdashcore.cli.rollout_end import watch_to_end
 from mdashcore.cli.rollout_review import check_review, show_review
-from mdashcore.cli.text import examples, printable, show_json, show_table
+from mdashcore.cli.text import devices_text, examples, printable, show_json, show_table
 from mdashcore.cli.which import chosen
 from mdashcore.documents import NewRollout, RolloutDocument, RolloutPreviewDocument
 
@@ -130,7 +130,7 @@ def create_rollout(
     request = cast(NewRollout, _request(**options))
     made = _create(remote, file, request, firmware=firmware, bare=bare, keep=keep, yes=yes)
     if watch:
-        click.echo(printable(f"{made['id']}: {made['counts']['pending']} devices"), err=True)
+        click.echo(printable(f"{made['id']}: {devices_text(made['counts']['pending'])}"), err=True)
         watch_to_end(remote, made["id"], as_json=as_json)
     elif as_json:
         show_json(made)

@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 from mdashcore.cli.exits import CliError, Exit
-from mdashcore.cli.text import printable
+from mdashcore.cli.text import devices_text, printable
 from mdashcore.documents import RolloutPreviewDocument
 
 __all__ = ["check_review", "show_review"]
@@ -36,12 +36,12 @@ def show_review(review: RolloutPreviewDocument) -> None:
     """Write to stderr which devices a rollout reaches, how many of them the image fits, and the phases."""
     others = {
         "run it already": review["installed"],
-        "are of another platform": review["other_platform"],
-        "run another application": review["other_app"],
-        "are offline": review["offline"],
+        "another platform": review["other_platform"],
+        "another application": review["other_app"],
+        "offline": review["offline"],
     }
-    parts = [f"{number} {words}" for words, number in others.items() if number]
-    _say(", ".join([f"fits {review['fits']} of {review['devices']} devices", *parts]))
+    parts = [f"{words}: {number}" for words, number in others.items() if number]
+    _say("; ".join([f"fits {review['fits']} of {devices_text(review['devices'])}", *parts]))
     for group in review["groups"]:
         names = " ".join(group[name] or "?" for name in ("platform", "app", "version"))
         _say(f"  {group['devices']:>6}  {names}: {_FITS.get(group['fit'], group['fit'])}")
@@ -65,7 +65,7 @@ def check_review(review: RolloutPreviewDocument, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise click.UsageError("Begin it? There is no terminal to ask on: give --yes.")
-    if not click.confirm(f"Begin the rollout for {review['devices']} devices?", err=True):
+    if not click.confirm(f"Begin the rollout for {devices_text(review['devices'])}?", err=True):
         raise CliError("nothing was begun", Exit.FAILED)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-__all__ = ["examples", "json_line", "printable", "show_json", "show_table", "size_text", "time_text"]
+__all__ = ["devices_text", "examples", "json_line", "printable", "show_json", "show_table", "size_text", "time_text"]
 
 FOLDED_WIDTH: Final = 8  # characters of a column that folds, with the gap before it: fewer cannot be read
 
@@ -70,6 +70,11 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None
     names = max((cell_len(row[0]) for row in cells), default=0)
     # A terminal folds a line that is longer than itself; rich would cut the names.
     console.print(table, width=max(console.width, names + FOLDED_WIDTH * (len(columns) - 1)), crop=False)
+
+
+def devices_text(number: int) -> str:
+    """Return a number of devices in words."""
+    return "1 device" if number == 1 else f"{number} devices"
 
 
 def time_text(seconds: float) -> str:
