@@ -34,8 +34,18 @@ def test_an_image_from_its_upload_to_its_end(open_page, person, fleet, image, ax
     expect(row).to_contain_text("<b>fixes</b> the leak")
     axe(page)
 
-    page.evaluate("location.hash = '#/device/d1/ota'")
     id = person.http.get("/firmware").json()[0]["id"]
+    page.get_by_role("link", name="Devices", exact=True).click()
+    page.get_by_role("checkbox", name="Select d1", exact=True).check()
+    page.get_by_role("button", name="Update firmware…").click()
+    expect(dialog.get_by_label("Image")).to_be_visible()
+    dialog.get_by_label("Source").select_option(id)
+    expect(dialog.get_by_label("Image")).to_be_hidden()
+    dialog.get_by_role("button", name="Review…").click()
+    expect(page.get_by_role("dialog", name="Update 1 device?")).to_contain_text("Fits 1 of 1 device")
+    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+
+    page.evaluate("location.hash = '#/device/d1/ota'")
     page.get_by_label("Source").select_option(id)
     expect(page.get_by_text("It fits this device.")).to_be_visible()
     page.get_by_text("How it is sent").click()
