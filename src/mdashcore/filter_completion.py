@@ -101,11 +101,14 @@ def _value(typed: str, start: int, name: str, operator: str) -> Completion | Non
     field = parse_field(name.strip())
     if field is None:
         return None
-    is_age = field.name in FIELDS and FIELDS[field.name].is_age
-    if is_age and operator in ("=", "!=") and field.name != "online":
+    is_equal = operator in ("=", "!=")
+    is_age = FIELDS[field.name].is_age
+    values = ("true", "false") if field.name == "online" else FIELDS[field.name].values
+    if is_age and is_equal and not values:
         return None
     start = _last_start(typed, lambda character: character == "|", start)
     written = typed[start:]
-    words = (("true", "false") if operator in ("=", "!=") else _AGES) if is_age else ()
+    words = values if is_equal else _AGES if is_age else ()
     prefix = written[1:] if written.startswith('"') else written
-    return Completion(typed[:start], prefix, "value", tuple(each for each in words if each.startswith(prefix)), field)
+    fitting = (each for each in words if each.startswith((prefix, prefix.upper())))
+    return Completion(typed[:start], prefix, "value", tuple(map(str, fitting)), field)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import attrs
 
@@ -26,35 +26,91 @@ from mdashcore import filters, identity
 from mdashcore._errors import InvalidInput
 from mdashcore._natural_order import natural_key
 from mdashcore._trees import JsonValue, values_equal
-from mdashcore.filters import Field, Term, Value
+from mdashcore.filters import SUMMARY_FIELDS, Field, Term, Value
 from mdashcore.filters._line import MAX_TERMS
 
-__all__ = ["ANY_DEVICE", "Facts", "Selection", "check_number", "check_work", "parse", "parse_members"]
+__all__ = ["ANY_DEVICE", "DeviceFacts", "Facts", "Selection", "check_number", "check_work", "parse", "parse_members"]
 
 MAX_IDS: Final = 20_000  # devices named one by one: as many as a rollout may have
+
+MAX_KNOWN: Final = 1_000  # texts for which a comparison is remembered: more than a fleet has versions
+
+MAX_KNOWN_TEXT: Final = 64  # characters of such a text: 150 KB together
 
 MAX_SOUGHT: Final = 64  # values after `~` in a filter: in a text of 30 KB all of them are sought within 10 ms
 
 
+class DeviceFacts(Protocol):
+    """The facts about a device that a filter can read."""
+
+    @property
+    def id(self) -> str:
+        """The device's id."""
+
+    @property
+    def name(self) -> str:
+        """The device's name."""
+
+    @property
+    def online(self) -> bool:
+        """Whether it is connected."""
+
+    @property
+    def state(self) -> Callable[[], Mapping[str, Any]]:
+        """Returns the shadow's sections (`desired`, `reported`, `delta`). Called only if a term reads the shadow."""
+
+    @property
+    def tags(self) -> Mapping[str, Any]:
+        """The values of its tags by name."""
+
+    @property
+    def since(self) -> float | None:
+        """Unix seconds since when it has been online, or offline; `None` if it was never connected."""
+
+    @property
+    def last_seen(self) -> float | None:
+        """Unix seconds when it was last heard of; unused while it is online."""
+
+    @property
+    def created_at(self) -> float | None:
+        """Unix seconds."""
+
+    @property
+    def update_state(self) -> str | None:
+        """The state of the newest update; `None` without one."""
+
+    @property
+    def update_changed(self) -> float | None:
+        """Unix seconds of the last change of that state."""
+
+    @property
+    def presence_changes(self) -> int:
+        """How often it has connected and disconnected in the last day."""
+
+    @property
+    def damaged(self) -> tuple[str, ...]:
+        """The parts that cannot be read."""
+
+
 @attrs.frozen
 class Facts:
-    """The facts about a device that a filter can read."""
+    """The facts about a device as plain values: see `DeviceFacts`."""
 
     id: str
     name: str
     online: bool
     state: Callable[[], Mapping[str, Any]] = dict
-    """Returns the shadow's sections (`desired`, `reported`, `delta`). Called only if a term reads the shadow."""
     tags: Mapping[str, Any] = attrs.field(factory=dict)
     since: float | None = None
-    """Unix seconds since when it has been online, or offline; `None` if it was never connected."""
     last_seen: float | None = None
-    """Unix seconds when it was last heard of; unused while it is online."""
     created_at: float | None = None
-    """Unix seconds."""
+    update_state: str | None = None
+    update_changed: float | None = None
+    presence_changes: int = 0
+    damaged: tuple[str, ...] = ()
 
 
-_Test: TypeAlias = Callable[[Facts, float], bool]
+_Test: TypeAlias = Callable[[DeviceFacts, float], bool]
 
 
 @attrs.frozen
@@ -70,7 +126,7 @@ class Selection:
     def _compiled(self) -> tuple[_Test, ...]:
         return tuple(map(_compile, self.terms))
 
-    def matches(self, device: Facts, now: float) -> bool:
+    def matches(self, device: DeviceFacts, now: float) -> bool:
         """Return whether the device belongs to the selection.
 
         Args:
@@ -78,12 +134,25 @@ class Selection:
         """
         if self.devices is not None and device.id not in self.devices:
             return False
-        return all(test(device, now) for test in self._tests)
+        for test in self._tests:  # noqa: SIM110 - a generator takes as long as a test
+            if not test(device, now):
+                return False
+        return True
 
     @property
     def reads_shadows(self) -> bool:
         """Whether a term reads the shadow."""
         return any(term.field.name == "shadow" for term in self.terms)
+
+    @property
+    def reads_summary(self) -> bool:
+        """Whether a term reads what only the summary of the account has."""
+        return not SUMMARY_FIELDS.isdisjoint(term.field.name for term in self.terms)
+
+    @property
+    def counts_changes(self) -> bool:
+        """Whether a term reads the changes of presence, which are counted for it."""
+        return any(term.field.name == "presence_changes" for term in self.terms)
 
 
 def parse(terms: object = (), devices: object = None) -> Selection:
@@ -156,7 +225,7 @@ def _compile(term: Term) -> _Test:
 def _ages(term: Term) -> _Test:
     moment, compare, age = _MOMENTS[term.field.name], _ORDERS[term.operator], term.values[0].seconds
 
-    def test(facts: Facts, now: float) -> bool:
+    def test(facts: DeviceFacts, now: float) -> bool:
         then = moment(facts, now)
         return then is not None and compare(max(0.0, now - then), age)
 
@@ -171,12 +240,13 @@ def _values(term: Term) -> _Test:
     return lambda facts, now: any(map(fits, found_in(facts, now)))
 
 
-_MOMENTS: Final[Mapping[str, Callable[[Facts, float], float | None]]] = MappingProxyType(
+_MOMENTS: Final[Mapping[str, Callable[[DeviceFacts, float], float | None]]] = MappingProxyType(
     {
         "online": lambda facts, now: facts.since if facts.online else None,
         "offline": lambda facts, now: None if facts.online else facts.since,
         "last_seen": lambda facts, now: now if facts.online else facts.last_seen,
         "created_at": lambda facts, now: facts.created_at,
+        "update": lambda facts, now: facts.update_changed,
     }
 )
 
@@ -185,7 +255,7 @@ _ORDERS: Final[Mapping[str, Callable[[Any, Any], bool]]] = MappingProxyType(
 )
 
 
-def _reader(field: Field) -> Callable[[Facts, float], Sequence[object]]:
+def _reader(field: Field) -> Callable[[DeviceFacts, float], Sequence[object]]:
     """Return the function that gives the values of a field: several for the names of tags, else one."""
     if field.name == "shadow":
         return lambda facts, now: (_dig(facts.state(), field.path),)
@@ -198,7 +268,9 @@ def _reader(field: Field) -> Callable[[Facts, float], Sequence[object]]:
     if field.name in ("last_seen", "created_at"):
         moment = _MOMENTS[field.name]
         return lambda facts, now: (moment(facts, now),)
-    get = operator.attrgetter(field.name)
+    if field.name == "damaged":
+        return lambda facts, now: facts.damaged
+    get = operator.attrgetter("update_state" if field.name == "update" else field.name)
     return lambda facts, now: (get(facts),)
 
 
@@ -237,10 +309,16 @@ def _fits_order(values: Sequence[Value], sign: str) -> Callable[[Any], bool]:
     (value,) = values  # the grammar allows one
     compare, wanted = _ORDERS[sign], natural_key(value.text)
     numbers: list[Any] = [scalar for scalar in value.scalars if type(scalar) in (int, float)]
+    known: dict[str, bool] = {}  # most devices of a fleet have one of a few versions
 
     def fits(found: object) -> bool:
-        if isinstance(found, str):  # a run more than `wanted` has decides
-            return compare(natural_key(found, len(wanted) + 1), wanted)
+        if isinstance(found, str):
+            holds = known.get(found)
+            if holds is None:
+                holds = compare(natural_key(found, len(wanted) + 1), wanted)  # a run more than `wanted` has decides
+                if len(known) < MAX_KNOWN and len(found) <= MAX_KNOWN_TEXT:
+                    known[found] = holds
+            return holds
         return type(found) in (int, float) and any(compare(found, number) for number in numbers)
 
     return fits

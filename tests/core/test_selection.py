@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from filter_cases import CASES, DEVICES, NOW
+from filter_cases import CASES, DEVICES, NOW, SUMMARY_CASES, SUMMARY_DEVICES
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,14 +20,14 @@ def facts_of(device):
     shadow = Shadow(desired=device["desired"], reported=device["reported"])
     state = {"desired": shadow.desired, "reported": shadow.reported, "delta": shadow.delta}
     plain = {name: value for name, value in device.items() if name not in ("desired", "reported")}
-    return Facts(**plain, state=lambda: state)
+    return Facts(**plain, **SUMMARY_DEVICES[device["id"]], state=lambda: state)
 
 
 FACTS = [facts_of(device) for device in DEVICES]
 LAMP = FACTS[0]
 
 
-@pytest.mark.parametrize(("line", "ids"), CASES.items())
+@pytest.mark.parametrize(("line", "ids"), [*CASES.items(), *SUMMARY_CASES.items()])
 def test_what_a_filter_means(line, ids):
     """Each form, each field, and values of each type."""
     selection = Selection(terms=parse_line(line))

@@ -12,101 +12,18 @@ import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from listed_fleet import CHANGES, FILTERS, IDS, ORDERS, Fleet, check_filter, check_given_once, check_parts
 
-from mdash_backends.memory import MemoryBlobs, MemoryBus, MemoryDocuments, MemoryLogs
 from mdashcore import _json, notifications
-from mdashcore._errors import InvalidInput, NotFound, StorageError, TooLarge
+from mdashcore._errors import InvalidInput, StorageError, TooLarge
 from mdashcore._natural_order import compact_key, natural_key
 from mdashcore.hub import Hub
-from mdashcore.hub.fleet import account_summary, pages, summaries
-from mdashcore.hub.fleet.order import MAX_CURSOR, SORTS, Order, _remembered_version_place, natural_place
+from mdashcore.hub.fleet import account_summary, kept_orders, pages, summaries
+from mdashcore.hub.fleet.order import MAX_CURSOR, Order, _remembered_version_place, natural_place
 from mdashcore.hub.fleet.rows import DeviceRow, ReportedBuild
 from mdashcore.identity import DeviceKey
 from mdashcore.selection import ANY_DEVICE, parse
-from mdashcore.storage import ORDERED, Backend
-
-ORDERS = [*SORTS, *(f"-{sort}" for sort in SORTS)]
-
-IDS = [f"d{n}" for n in range(12)]
-
-VERSIONS = ["1.9", "1.10", "2.0", None, 5, "1.10-rc1"]
-
-
-@attrs.define
-class Fleet:
-    """A hub with the devices of one account, and a clock."""
-
-    hub: Hub
-    time: list[float]
-
-    @classmethod
-    def made(cls, *, ordered=True):
-        time, numbers = [1000.0], iter(range(10**9))
-        backend = Backend(
-            MemoryDocuments(), MemoryLogs(), MemoryBlobs(), MemoryBus(), frozenset({ORDERED} if ordered else ())
-        )
-        return cls(
-            Hub(
-                backend,
-                now=lambda: time[0],
-                monotonic=lambda: time[0],
-                entropy=lambda size: next(numbers).to_bytes(size, "big"),
-            ),
-            time,
-        )
-
-    async def change(self, change):
-        """Apply one change, as a server does it."""
-        kind, id, value = change
-        self.time[0] += 1.0
-        key, hub = DeviceKey("alice", id), self.hub
-        try:
-            if kind == "create":
-                if id not in await self.ids():
-                    await hub.create_device("alice", id, f"Lamp {value}")
-            elif kind == "remove":
-                await hub.remove_device(key)
-            elif kind == "rename":
-                await hub.rename_device(key, f"Lamp {value}")
-            elif kind == "tag":
-                await hub.change_tags(key, {"site": f"s{value}"})
-            elif kind == "online":
-                await hub.registry.get(key)
-                await hub.presence.claim(key, "node_1")
-                await hub.feed.emit("alice", notifications.ONLINE, id)
-            elif kind == "offline":
-                await hub.registry.get(key)
-                record = await hub.presence.get(key)
-                if await hub.presence.release(key, record.session, self.time[0]):
-                    await hub.feed.emit("alice", notifications.OFFLINE, id)
-            elif kind == "report":
-                await hub.registry.get(key)
-                ota = {"fw_version": VERSIONS[value % len(VERSIONS)], "is_committed": value % 2 == 0}
-                if value > 18:
-                    await hub.shadows.update(key, {"state": None if value == 19 else {"reported": None}})
-                    return
-                await hub.shadows.update(key, {"state": {"reported": {"ota": ota, "t": value}}})
-        except NotFound:
-            return
-
-    async def ids(self):
-        return [device.id for device in await self.hub.registry.of("alice")]
-
-    async def page(self, limit, order="id", after=None, terms=(), **options):
-        return await self.hub.device_pages.read(
-            "alice", parse(list(terms)), limit, order=Order.parse(order), after=after, **options
-        )
-
-    async def rows(self, order="id", terms=()):
-        """The whole list."""
-        return (await self.page(1000, order, terms=terms)).rows
-
-
-CHANGES = st.tuples(
-    st.sampled_from(["create", "create", "remove", "rename", "tag", "online", "offline", "report"]),
-    st.sampled_from(IDS),
-    st.integers(0, 20),
-)
+from mdashcore.storage import ORDERED
 
 
 @pytest.fixture
@@ -181,29 +98,13 @@ def test_a_summary_that_is_read_while_devices_change_is_right(tools):
 
 @pytest.mark.parametrize("ordered", [True, False], ids=["ordered", "unordered"])
 def test_pages_are_the_list_in_parts(tools, ordered):
-    """In every order and of every size: the pages one after the other are the whole list, which is sorted."""
+    """In every order and of every size."""
 
     @given(st.lists(CHANGES, max_size=40), st.sampled_from(ORDERS), st.integers(1, 5))
     def law(changes, order, limit):
-        fleet = Fleet.made(ordered=ordered)
-
         async def run():
-            for change in changes:
-                await fleet.change(change)
-            whole = await fleet.rows(order)
-            assert sorted(row.id for row in whole) == sorted(await fleet.ids())
-            places = [Order.parse(order).place_of(row) for row in whole]
-            assert places == sorted(places, reverse=order.startswith("-"))
-            found, after = [], None
-            while True:
-                page = await fleet.page(limit, order, after, with_total=after is None)
-                assert page.total == (len(whole) if after is None else None)
-                found += [row.id for row in page.rows]
-                after = page.next
-                assert len(page.rows) == limit or after is None
-                if after is None:
-                    break
-            assert found == [row.id for row in whole]
+            fleet = await Fleet.made(ordered=ordered).changed(changes)
+            await check_parts(fleet, order, limit)
 
         tools.run(run())
 
@@ -211,9 +112,7 @@ def test_pages_are_the_list_in_parts(tools, ordered):
 
 
 def test_a_device_that_keeps_its_place_is_given_once(tools):
-    """Devices come, go and move between the pages: the list ends, and each device that nothing has changed is in it
-    exactly once, also if the device of the cursor is gone.
-    """
+    """Whatever comes, goes and moves between the pages."""
 
     @given(
         st.lists(CHANGES, max_size=40),
@@ -222,56 +121,64 @@ def test_a_device_that_keeps_its_place_is_given_once(tools):
         st.lists(st.lists(CHANGES, max_size=3), max_size=15),
     )
     def law(before, order, limit, between):
-        fleet = Fleet.made()
-
         async def run():
-            for change in before:
-                await fleet.change(change)
-            untouched = set(await fleet.ids()) - {id for changes in between for _, id, _ in changes}
-            found, after, pages = [], None, 0
-            while pages == 0 or after is not None:
-                page = await fleet.page(limit, order, after)
-                found += [row.id for row in page.rows]
-                after = page.next
-                for change in between[pages] if pages < len(between) else ():
-                    await fleet.change(change)
-                pages += 1
-                assert pages <= len(IDS) + sum(map(len, between)) + 1
-            for id in untouched:
-                assert found.count(id) == 1, f"{id} is in {found}"
+            await check_given_once(await Fleet.made().changed(before), order, limit, between)
 
         tools.run(run())
 
     law()
 
 
-FILTERS = [
-    ["online"], ["offline"], ["fw_version=1.10"], ["fw_version>1.9"], ["fw_version!=*"], ["fw_version=5"],
-    ["is_committed=false"],
-    ["tag.site=s3"], ["name~lamp 1"], ["shadow.reported.t>5"], ["shadow.reported.t=*", "online"],
-    ["id=d1|d2"], ["shadow.delta.x=*"],
-]  # fmt: skip
-
-
 def test_a_filter_means_the_same_in_every_order(tools):
-    """Whether it is tested on rows in memory, or with the shadows of the store."""
+    """In memory and in the store."""
 
     @given(st.lists(CHANGES, max_size=40), st.sampled_from(ORDERS), st.sampled_from(FILTERS))
     def law(changes, order, terms):
-        terms = [term.replace("is_committed", "shadow.reported.ota.is_committed") for term in terms]
-        fleet = Fleet.made()
-
         async def run():
-            for change in changes:
-                await fleet.change(change)
-            by_id = [row.id for row in await fleet.rows("id", terms)]
-            for sort in ("id", order):
-                assert (await fleet.page(1, sort, terms=terms, with_total=True)).total == len(by_id)
-            assert sorted(row.id for row in await fleet.rows(order, terms)) == by_id
-            listed = [each.device.id async for each in fleet.hub.device_list.select("alice", parse(terms))]
-            assert listed == by_id
+            await check_filter(await Fleet.made().changed(changes), order, terms)
 
         tools.run(run())
+
+    law()
+
+
+@pytest.mark.parametrize("most", [0, 500])
+def test_an_order_is_kept_right_while_rows_move(tools, monkeypatch, most):
+    """Two lists that are asked for together, in any interleaving with changes: each is sorted when it is given, and so
+    is the next one. `most`: of rows that are put into their places one by one; of more, all are sorted anew.
+    """
+    monkeypatch.setattr(kept_orders, "MAX_MOVED", most)
+    monkeypatch.setattr(kept_orders, "SORTED_TOGETHER", 2)
+
+    @given(
+        st.lists(CHANGES, max_size=15),
+        st.lists(CHANGES, max_size=8),
+        st.sampled_from(ORDERS),
+        st.lists(st.integers(0, 7), max_size=60),
+    )
+    @settings(max_examples=60)
+    def law(before, during, order, choices):
+        fleet, parsed = Fleet.made(), Order.parse(order)
+        tools.run(fleet.changed([("create", id, 1) for id in IDS]))
+        tools.run(fleet.changed(before))
+        summary = tools.run(fleet.hub.summaries.of("alice"))
+
+        def sorted_now(rows):
+            return sorted(rows, key=parsed.place_of) == rows and {row.id for row in rows} == set(summary.rows)
+
+        async def look():
+            return sorted_now(await summary.orders.of(parsed, summary.rows, tools.pause))
+
+        async def changes():
+            for change in during:
+                await fleet.change(change)
+                await fleet.hub.summaries.of("alice", tools.pause)
+
+        looks = tools.interleave([look(), look(), changes()], choices)
+        assert [each.error for each in looks] == [None] * 3
+        assert looks[0].value
+        assert looks[1].value
+        assert tools.run(look())
 
     law()
 
@@ -730,8 +637,9 @@ def test_a_report_reads_nothing(tools, fleet):
     tools.run(run())
 
 
-def test_a_filter_pauses_after_each_device(tools, fleet):
-    """One device may take milliseconds, with many values and long texts."""
+def test_a_filter_pauses_between_devices(tools, fleet, monkeypatch):
+    """After a few rows, and after each device whose shadow it reads, as one of these may take milliseconds."""
+    monkeypatch.setattr(pages, "TESTED_TOGETHER", 3)
     for id in IDS:
         tools.run(fleet.change(("create", id, 1)))
     tools.run(fleet.page(1, "name"))  # the summary is read
@@ -740,5 +648,11 @@ def test_a_filter_pauses_after_each_device(tools, fleet):
     async def pause():
         pauses.append(1)
 
-    tools.run(fleet.page(1, "name", terms=["online"], pause=pause))
+    tools.run(fleet.page(100, "name", terms=["online"], pause=pause))
+    assert len(pauses) >= len(IDS) / 3
+    for id in IDS:
+        tools.run(fleet.change(("report", id, 4)))  # a version that is no text
+    tools.run(fleet.page(100, "name"))
+    pauses.clear()
+    tools.run(fleet.page(100, "name", terms=["fw_version=5"], pause=pause))
     assert len(pauses) >= len(IDS)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from mdashcore import _json, notifications
+from mdashcore.hub.fleet.overview import LEAST_FLAPS
+
 
 async def test_each_figure_leads_to_its_devices(alice, device):
     """The filter of a figure lists as many devices as the figure says."""
@@ -10,20 +13,27 @@ async def test_each_figure_leads_to_its_devices(alice, device):
         if version is not None:
             state = {"reported": {"ota": {"app": "lamp", "fw_version": version, "is_committed": n > 0}}}
             await alice.http.post(f"/devices/e{n}/shadow", json={"state": state})
+    changes = _json.encode({"changes": LEAST_FLAPS})
+    await alice.server.service.hub.feed.emit("alice", notifications.OFFLINE, "e3", changes)
+    update = {"params": {"queue": "1", "force": "1", "bare": "1"}, "content": b"an image"}
+    assert (await alice.http.post("/devices/e1/ota", **update)).status_code == 202
     found = (await alice.http.get("/fleet")).json()
-    expected = {"all": 5, "online": 1, "offline": 4, "never_seen": 4, "uncommitted": 1, "damaged": 0}
+    expected = {"all": 5, "online": 1, "offline": 4, "never_seen": 4, "uncommitted": 1, "damaged": 0, "flapping": 1}
     assert found["devices"] == expected
-    figures = [(found["devices"][name], terms) for name, terms in found["filters"].items()]
+    numbers = {**found["devices"], "silent": 0, "under_way": 1, "failed": 0}
+    figures = [(numbers[name], terms) for name, terms in found["filters"].items()]
+    figures += [(number, [f"update={state}"]) for state, number in found["updates"]["under_way"].items()]
     figures += [(build["devices"], build["filter"]) for build in found["builds"]]
-    assert len(figures) == 8
+    assert len(figures) == 14
     for number, terms in figures:
         listed = await alice.http.get("/devices", params={"filter": terms, "fields": "id"})
         assert len(listed.json()) == number, terms
     assert found["day"]["online"][-1] == 1
     assert len(found["day"]["online"]) * found["day"]["step"] == 86_400
     assert [event["name"] for event in found["events"]][-2:] == ["online", "created"]
-    assert (found["updates"], found["rollouts"], found["flapping"]) == (
-        {"under_way": {}, "failed": 0, "last_failed": []}, [], [],
+    assert found["flapping"] == [{"id": "e3", "name": "e3", "changes": LEAST_FLAPS}]
+    assert (found["updates"], found["rollouts"]) == (
+        {"under_way": {"QUEUED": 1}, "failed": 0, "last_failed": []}, [],
     )  # fmt: skip
 
 

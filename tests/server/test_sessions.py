@@ -51,16 +51,19 @@ async def test_a_session_is_its_user(alice, anyone, password):
     """A user who logs in reads what is theirs, as with a key; without a session the answer says so."""
     await alice.register("d1")
     cookie = await log_in(anyone, "alice", password)
-    assert (await anyone.get("/session", headers=cookie)).json() == {"user": "alice", "admin": False}
+    session = (await anyone.get("/session", headers=cookie)).json()
+    assert session == {"user": "alice", "admin": False, "devices": 1, "log_end": 1}  # its registration was notified
     assert (await anyone.get("/me", headers=cookie)).json() == {"name": "alice", "admin": False}
     assert [device["id"] for device in (await anyone.get("/devices", headers=cookie)).json()] == ["d1"]
-    assert (await anyone.get("/session")).json() == {"user": None, "admin": False}
+    unknown = {"user": None, "admin": False, "devices": None, "log_end": None}
+    assert (await anyone.get("/session")).json() == unknown
 
 
 async def test_an_admin_s_session_manages_users(root, alice, anyone, password, origin):
     """A session comes from a password, so it may what the password may; an ordinary user's may not."""
     cookie = await log_in(anyone, "root", password)
-    assert (await anyone.get("/session", headers=cookie)).json() == {"user": "root", "admin": True}
+    session = (await anyone.get("/session", headers=cookie)).json()
+    assert session == {"user": "root", "admin": True, "devices": 0, "log_end": 0}
     body = {"name": "carol", "password": "x"}
     assert (await anyone.post("/users", json=body, headers=cookie | origin)).status_code == 201
     assert (await anyone.get("/users", headers=await log_in(anyone, "alice", password))).status_code == 403

@@ -25,7 +25,10 @@ async def test_a_browser_gets_the_page_and_a_client_gets_json(anyone, server):
     """At the same address, by what it accepts."""
     page = await get(anyone, server, "/", Accept="text/html,application/xhtml+xml,*/*;q=0.8")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    assert re.sub(r'"/ui/[0-9a-f]{16}/', '"/ui/', page.text) == (UI / "index.html").read_text()
+    written = re.sub(r'"/ui/[0-9a-f]{16}/', '"/ui/', page.text)
+    assert re.sub(r'(?:<link rel="modulepreload" [^>]*>\n)+(?=</body>)', "", written) == re.sub(
+        r'(?:<link rel="modulepreload" [^>]*>\n)+(?=</body>)', "", (UI / "index.html").read_text()
+    )
     for accept in ("*/*", "application/json"):
         answer = await get(anyone, server, "/", Accept=accept)
         assert answer.json()["api"] == "/api/v2"
@@ -138,6 +141,21 @@ def test_what_is_imported_is_there():
             assert (UI / name).parent.joinpath(target).resolve().is_file(), (name, target)
     for target in re.findall(r"(?:src|href)=\"/ui/([^\"]+)\"", (UI / "index.html").read_text()):
         assert target in NAMES
+
+
+IMPORTED = re.compile(r'^(?:import|export)\b[^;"]*"(\.[^"]+)"', re.MULTILINE)
+
+
+def test_the_page_asks_for_all_its_modules_together():
+    """Those of the first views with all that they import, however deep: no module is found in another one."""
+    page = read_files()["index.html"].body.decode()
+    linked = re.findall(r'<(?:script type="module"[^>]* src|link rel="modulepreload" href)="/ui/([^"]+)"', page)
+    assert {"app.js", "live.js", "views/devices.js", "views/home.js", "merge.js"} <= set(linked)
+    assert len(linked) == len(set(linked))
+    for name in linked:
+        folder = (UI / name).parent
+        imports = [folder.joinpath(each).resolve() for each in IMPORTED.findall((UI / name).read_text())]
+        assert {str(path.relative_to(UI)) for path in imports} <= set(linked), name
 
 
 def test_the_table_is_the_folder():

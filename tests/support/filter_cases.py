@@ -155,6 +155,36 @@ CASES: Final[dict[str, str]] = {
 }
 """Filters on one line, and the ids for which they hold."""
 
+SUMMARY_DEVICES: Final[dict[str, dict[str, Any]]] = {
+    "lamp": {"update_state": "FAILED", "update_changed": NOW - 7200, "presence_changes": 7},
+    "fan": {"update_state": "TRANSFERRING", "update_changed": NOW - 60, "damaged": ("shadow",)},
+    "new": {},
+}
+"""What the summary of an account has of these devices, beside what each has itself."""
+
+SUMMARY_CASES: Final[dict[str, str]] = {
+    "update=FAILED": "lamp",
+    "update=failed|Transferring": "lamp fan",
+    'update="FAILED"': "lamp",
+    "update!=FAILED": "fan new",
+    "!update=FAILED": "fan new",
+    "update=*": "lamp fan",
+    "update!=*": "new",
+    "update<1h": "fan",
+    "update>=1h": "lamp",
+    "!update>1h": "fan new",
+    "update=FAILED|TIMED_OUT update<1d": "lamp",
+    "presence_changes>=6": "lamp",
+    "presence_changes=0": "fan new",
+    "presence_changes!=7": "fan new",
+    "damaged=*": "fan",
+    "damaged!=*": "lamp new",
+    "damaged=shadow|device": "fan",
+    "damaged=update": "",
+    "offline damaged=*": "fan",
+}
+"""The same as `CASES`, for fields that only the summary of an account has. The page asks the server for them."""
+
 WRONG: Final[dict[str, str]] = {
     "shadow.reported.temperature>": "a value is missing",
     "shadow.reported.temperature": "needs an operator",
@@ -185,6 +215,14 @@ WRONG: Final[dict[str, str]] = {
     "last_seen>99w99": "an age",
     "created_at>9999999w": "ten years",
     "fw_version>1|2": "one value",
+    "update=BROKEN": "update is one of QUEUED, TRANSFERRING",
+    "update~FAIL": "update takes",
+    "update>5": "an age",
+    "damaged=rust": "damaged is one of device, presence, shadow, update",
+    "damaged>1": "damaged takes",
+    "presence_changes>many": "a whole number",
+    'presence_changes="6"': "a whole number",
+    "presence_changes=*": "presence_changes takes",
     "=5": "is quoted",
     ">22": "is quoted",
     "@@": "saved filter",

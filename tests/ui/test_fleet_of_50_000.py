@@ -31,7 +31,7 @@ LOADS = 9  # of the page, of which the median counts
 
 FIRST_ROWS = 0.3  # seconds from the navigation to the first row on the screen, with a summary in memory
 
-BUSY = 1.7  # times what the page of one device takes on the same machine, if that has other work
+BUSY = 1.4  # times what the page of one device takes on the same machine, if that has other work
 
 QUERIES = [
     "fleet",

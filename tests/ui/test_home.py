@@ -7,6 +7,8 @@ import re
 
 from playwright.sync_api import expect
 
+from mdashcore._errors import RpcError
+
 
 def figure(page, words):
     return page.get_by_role("list", name="Devices").get_by_role("listitem").filter(has_text=words)
@@ -40,3 +42,53 @@ def test_a_person_sees_the_fleet_in_the_morning(open_page, person, fleet, axe, t
     expect(rows.filter(has_text="lamp")).to_have_count(0)
     page.get_by_role("navigation", name="Main").get_by_role("link", name="Home").click()
     expect(page.get_by_role("heading", name="Home", level=1)).to_be_visible()
+
+
+LINKS = """() => [...document.querySelectorAll(".home a")].filter((a) => a.getAttribute("href").startsWith("#/devices"))
+  .map((a) => [a.getAttribute("href"), a.textContent, a.parentElement.textContent])"""
+
+
+def refuse(params):
+    raise RpcError(500, "Wrong platform")
+
+
+def test_every_figure_of_the_home_leads_to_its_devices(open_page, person, fleet, make_firmware, wait_until):
+    """The list behind a link has as many devices as the figure says: of presence, builds, updates under way and failed,
+    and of devices that come and go. That of the silent ones begins with the one that is silent for longest.
+    """
+    page = open_page(person, "#/", fresh=True)
+    lamp = fleet.connect("lamp")
+    fleet.pretend("wrong", {"OTA.Begin": refuse}, reported={"ota": {"app": "lamp", "fw_version": "1.0"}})
+    token = person.register("flaps")
+    for _ in range(3):
+        fleet.connect("flaps", token=token).stop()
+        wait_until(page, lambda: not person.http.get("/devices/flaps").json()["online"])
+    person.register("new")
+    lamp.stop()
+    wait_until(page, lambda: not person.http.get("/devices/lamp").json()["online"])
+    for id, status in {"wrong": 422, "lamp": 202}.items():
+        query = {"force": 1, "queue": int(status == 202)}
+        image = {"file": ("fw.zip", make_firmware())}
+        assert person.http.post(f"/devices/{id}/ota", params=query, files=image).status_code == status
+    page.reload()
+    expect(page.get_by_role("heading", name="1 come and go")).to_be_visible()
+    expect(page.get_by_role("link", name="1 queued")).to_be_visible()
+    links = page.evaluate(LINKS)
+    checked = []
+    for address, words, beside in links:
+        number = re.search(r"\d+", words) if "filter" not in words else None
+        number = number and int(number[0])
+        if re.search(r"[a-z] 1\.0$", words):  # a build, whose number stands beside it
+            number = int(re.search(r"(\d+), \d+ online", beside)[1])
+        page.goto(f"/{address}")
+        rows = page.locator(".table-space .table-row")
+        if words == "Silent for longest":
+            expect(rows.first).to_contain_text("flaps")
+            continue
+        if words == "no firmware reported":
+            number = int(re.search(r"(\d+), \d+ online", beside)[1])
+        counted = "4 devices, 1 online" if address == "#/devices" else f"{number} of 4 devices"
+        expect(page.locator(".count")).to_have_text(counted)
+        expect(rows).to_have_count(number)
+        checked.append(words)
+    assert len(checked) >= 14, links

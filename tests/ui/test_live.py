@@ -32,7 +32,7 @@ def come_back(page):
 
 def is_question(request):
     """Whether it asks where the log of notifications ends."""
-    return request.url.endswith("/logs") and request.post_data_json.get("limit") == 1
+    return request.url.endswith("/api/v2/session")
 
 
 # Sockets
@@ -74,14 +74,14 @@ def test_silence_is_no_fault(open_page, person, tweak):
 
 def answered(page):
     """Wait until the page has dealt with the answers that have come."""
-    page.evaluate("async () => void (await (await fetch('/api/v2/session')).text())")
+    page.evaluate("async () => void (await (await fetch('/api/v2/filters')).text())")
 
 
 COUNT_QUESTIONS = """() => {
   const send = window.fetch;
   window.asked = window.underWay = 0;
   window.fetch = async (url, options) => {
-    window.asked += String(url).includes("/logs");
+    window.asked += String(url).includes("/session");
     window.underWay += 1;
     const answer = await send(url, options);
     await answer.clone().text();
@@ -141,9 +141,9 @@ def test_the_page_says_why_it_does_not_connect(open_page, person, cable):
     page = open_page(person, cable=cable)
     says = page.get_by_role("status").filter(has_text="No connection yet")
     expect(says).to_contain_text("a proxy on the way has to pass on the headers Upgrade, Connection and Host")
-    page.route("**/api/v2/logs", lambda route: route.abort())
+    page.route("**/api/v2/session", lambda route: route.abort())
     expect(says).to_have_text("No connection yet: the server cannot be reached. Trying again…")
-    page.unroute("**/api/v2/logs")
+    page.unroute("**/api/v2/session")
     cable.drops_upgrade = False
     listed(page, 1)
     expect(says).to_be_hidden()

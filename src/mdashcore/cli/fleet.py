@@ -52,7 +52,9 @@ def _builds(found: dict[str, Any]) -> list[tuple[object, ...]]:
 def _troubles(found: dict[str, Any]) -> list[tuple[object, ...]]:
     updates = found["updates"]
     under_way, failed = updates["under_way"].items(), updates["last_failed"]
-    rows: list[tuple[object, ...]] = [(f"updates {state}", number, "") for state, number in under_way]
+    rows: list[tuple[object, ...]] = [(f"updates {state}", number, f"update={state}") for state, number in under_way]
+    if updates["failed"]:
+        rows.append(("updates that failed in a day", updates["failed"], " ".join(found["filters"]["failed"])))
     rows += [_of_device(each, f"update {each['state']}: {each['reason']}") for each in failed]
     rows += [(f"rollout {each['name']} {each['state']}", each["counts"]["total"], "") for each in found["rollouts"]]
     rows += [_of_device(each, f"comes and goes, {each['changes']} changes") for each in found["flapping"]]

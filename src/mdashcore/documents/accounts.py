@@ -144,10 +144,15 @@ class Logout(TypedDict, total=False):
 
 
 class SessionDocument(TypedDict):
-    """The user that is logged in."""
+    """The user that is logged in, and what a page of theirs begins with."""
 
     user: Annotated[str | None, member("`null` without a login")]
     admin: bool
+    devices: Annotated[int | None, member("the number of the account's devices; `null` without a login")]
+    log_end: Annotated[
+        int | None,
+        member("the offset of the account's next notification, for `/notify?start=`; `null` without a login"),
+    ]
 
 
 class LimitDocument(TypedDict):

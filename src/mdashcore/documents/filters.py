@@ -52,7 +52,11 @@ class TermDocument(TypedDict):
 
     text: Annotated[str, member("the term in its canonical form")]
     field: Annotated[
-        str, member("`id`, `name`, `text`, `online`, `offline`, `last_seen`, `created_at`, `tag`, `tag.` or `shadow`")
+        str,
+        member(
+            "`id`, `name`, `text`, `online`, `offline`, `last_seen`, `created_at`, `update`, `presence_changes`, "
+            "`damaged`, `tag`, `tag.` or `shadow`"
+        ),
     ]
     path: Annotated[list[str], member("the keys in the shadow, or the name of the tag")]
     operator: Annotated[str, member("`=`, `~`, `<`, `<=`, `>`, `>=`, or `*`: the field exists")]

@@ -34,6 +34,7 @@ class FleetDevices(TypedDict):
     never_seen: Annotated[int, member("that were never connected")]
     uncommitted: Annotated[int, member("that run a build on trial")]
     damaged: Annotated[int, member("of which a part cannot be read")]
+    flapping: Annotated[int, member("that have changed between online and offline at least 6 times in the last day")]
 
 
 class OnlineHistory(TypedDict):
@@ -109,4 +110,10 @@ class FleetDocument(TypedDict):
     flapping: Annotated[list[FlappingDevice], member("the worst ones first, up to 10")]
     silent: Annotated[list[SilentDevice], member("those that are silent for longest first, up to 10")]
     events: Annotated[list[NotificationDocument], member("the last ones first, up to 20")]
-    filters: Annotated[dict[str, list[str]], member("the filter that lists the devices of a figure in `devices`")]
+    filters: Annotated[
+        dict[str, list[str]],
+        member(
+            "the filter that lists the devices of a figure: those in `devices`, `silent`, and of `updates` "
+            "`under_way` (all states together; `update=STATE` is one of them) and `failed`"
+        ),
+    ]

@@ -20,10 +20,10 @@ stands for ``text~WORD``. `format_term` writes the one canonical form of a term,
 
 from __future__ import annotations
 
-from mdashcore.filters._fields import FIELDS, FieldType
+from mdashcore.filters._fields import FIELDS, SUMMARY_FIELDS, FieldType
 from mdashcore.filters._line import format_line, parse_line, split_line
 from mdashcore.filters._parser import check_saved_name, parse_place, parse_term
 from mdashcore.filters._terms import Field, Term, Value, format_term
 
-__all__ = ["FIELDS", "Field", "FieldType", "Term", "Value"]
+__all__ = ["FIELDS", "SUMMARY_FIELDS", "Field", "FieldType", "Term", "Value"]
 __all__ += ["check_saved_name", "format_line", "format_term", "parse_line", "parse_place", "parse_term", "split_line"]

@@ -7,7 +7,9 @@ from typing import Final
 
 import attrs
 
-__all__ = ["FIELDS", "FIRMWARE_FIELDS", "FieldType"]
+from mdashcore.ota import UpdateState
+
+__all__ = ["FIELDS", "FIRMWARE_FIELDS", "SUMMARY_FIELDS", "FieldType"]
 
 FIRMWARE_FIELDS: Final = ("app", "arch", "fw_id", "fw_version")
 """Values of ``reported.ota`` with a short name."""
@@ -25,6 +27,8 @@ class FieldType:
     """What it reads, for people, in Markdown."""
     is_age: bool = False
     """Whether ``<`` and its kin compare an age, such as ``5m``."""
+    values: tuple[str, ...] = ()
+    """The only values that it may have; empty for any. In a term, upper and lower case are the same."""
 
 
 _ORDER: Final = "< <= > >="
@@ -42,6 +46,22 @@ FIELDS: Final = MappingProxyType(
             "last_seen", f"{_ORDER} *", "how long ago the server heard of it; now, while it is connected", is_age=True
         ),
         "created_at": FieldType("created_at", f"{_ORDER} *", "how long ago it was registered", is_age=True),
+        "update": FieldType(
+            "update",
+            f"= != {_ORDER} *",
+            "the state of its newest update, such as `FAILED`; how long ago that changed",
+            is_age=True,
+            values=tuple(UpdateState),
+        ),
+        "presence_changes": FieldType(
+            "presence_changes", f"= != {_ORDER}", "how often it has connected and disconnected in the last 24 hours"
+        ),
+        "damaged": FieldType(
+            "damaged",
+            "= != *",
+            "the parts of its record that the server cannot read",
+            values=("device", "presence", "shadow", "update"),
+        ),
         "tag": FieldType("tag", _EQUAL, "the names of its tags"),
         "tag.": FieldType("tag.NAME", _ANY, "the value of a tag"),
         "app": FieldType("app", _ANY, "the name of the firmware that it reports"),
@@ -56,3 +76,6 @@ FIELDS: Final = MappingProxyType(
     }
 )
 """The fields by name. ``tag.`` and ``shadow`` are families, whose path says which one."""
+
+SUMMARY_FIELDS: Final = frozenset(("update", "presence_changes", "damaged"))
+"""The fields that the summary of an account has, and a device alone does not."""

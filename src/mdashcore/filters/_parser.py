@@ -82,7 +82,19 @@ def read_term(text: str) -> Term:
             _ = values[0].seconds
     elif name == "online" and values not in ((Value("true"),), (Value("false"),)):
         raise InvalidInput("online is true or false, or an age: online<5m")
+    elif FIELDS[name].values:
+        values = tuple(_known_value(name, each) for each in values)
+    if name == "presence_changes" and not all(type(each) is int for value in values for each in value.scalars or ("",)):
+        raise InvalidInput("presence_changes is a whole number: presence_changes>=6")
     return Term(field, operator, values, negated)
+
+
+def _known_value(name: str, value: Value) -> Value:
+    known = {each.casefold(): each for each in FIELDS[name].values}
+    found = known.get(value.text.casefold())
+    if found is None:
+        raise InvalidInput(f"{name} is one of {', '.join(known.values())}; not {value.text[:80]!r}")
+    return Value(str(found))
 
 
 def _hint(condition: str) -> str:

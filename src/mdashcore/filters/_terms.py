@@ -28,8 +28,9 @@ class Field:
     """A field of a device."""
 
     name: str
-    """``id``, ``name``, ``text``, ``online``, ``offline``, ``last_seen``, ``created_at``, ``tag``, ``tag.`` or
-    ``shadow``. The short names of firmware are places in the shadow."""
+    """``id``, ``name``, ``text``, ``online``, ``offline``, ``last_seen``, ``created_at``, ``update``,
+    ``presence_changes``, ``damaged``, ``tag``, ``tag.`` or ``shadow``. The short names of firmware are places in the
+    shadow."""
     path: tuple[str, ...] = ()
     """For ``shadow`` the keys that lead to the value; for ``tag.`` the name of the tag; else empty."""
 

@@ -6,9 +6,9 @@ any number of devices. Otherwise it also holds the registry and the presence of 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import attrs
 
@@ -18,13 +18,23 @@ from mdashcore.hub.presence import OFFLINE_RECORD
 from mdashcore.hub.records.schema import PresenceRecord
 from mdashcore.hub.records.store import Records, scoped
 from mdashcore.identity import Device, DeviceKey
-from mdashcore.selection import ANY_DEVICE, Facts, Selection
+from mdashcore.selection import ANY_DEVICE, DeviceFacts, Facts, Selection
 from mdashcore.shadow import Shadow
 from mdashcore.storage import Document
 
 __all__ = ["DeviceList", "ListedDevice", "unreadable_device"]
 
 T = TypeVar("T")
+
+
+class RowsOf(Protocol):
+    """Reads the summary of an account."""
+
+    async def __call__(self, account: str, *, counts_changes: bool, pause: Pause) -> Mapping[str, DeviceFacts]: ...
+
+
+async def _no_rows(account: str, *, counts_changes: bool, pause: Pause) -> Mapping[str, DeviceFacts]:
+    return {}
 
 
 @attrs.frozen
@@ -37,9 +47,12 @@ class ListedDevice:
     damaged: tuple[str, ...] = ()
     """Those of ``device``, ``presence`` and ``shadow`` that cannot be read, and are replaced by empty values."""
 
-    @property
-    def facts(self) -> Facts:
-        """The facts that a filter tests."""
+    def facts_with(self, row: DeviceFacts | None = None) -> Facts:
+        """Return the facts that a filter tests.
+
+        Args:
+            row: what the summary of the account has of the device, if a term reads that.
+        """
         device, presence = self.device, self.presence
         return Facts(
             device.id,
@@ -50,6 +63,10 @@ class ListedDevice:
             presence.since,
             presence.last_seen,
             None if "device" in self.damaged else device.created_at,
+            None if row is None else row.update_state,
+            None if row is None else row.update_changed,
+            0 if row is None else row.presence_changes,
+            self.damaged if row is None else row.damaged,
         )
 
     def _state(self) -> dict[str, Any]:
@@ -83,6 +100,8 @@ class DeviceList:
         self._shadows = shadows
         self._ordered = ordered
         self._now = now
+        self.rows_of: RowsOf = _no_rows
+        """Returns what only the summary of an account has, by device. A `Hub` sets it."""
 
     async def select(
         self,
@@ -104,14 +123,18 @@ class DeviceList:
 
         Raises:
             NotFound: after the last device, if a device that the selection names is missing.
+            TooLarge: the selection reads the summary of the account, which has too many devices for one.
             StorageError: the store fails in the middle.
         """
         missing = set(selection.devices or ())
+        rows: Mapping[str, DeviceFacts] = {}
+        if selection.reads_summary:
+            rows = await self.rows_of(account, counts_changes=selection.counts_changes, pause=pause)
         now = self._now()
         async with aclosing(self._every(account, pause, after, with_shadows=with_shadows)) as every:
             async for each in every:
                 missing.discard(each.device.id)
-                if selection.matches(each.facts, now):
+                if selection.matches(each.facts_with(rows.get(each.device.id)), now):
                     yield each
         if missing:
             raise NotFound(f"no device {min(missing)!r}")

@@ -198,7 +198,10 @@ class Hub:
             ordered=ORDERED in backend.capabilities,
             now=now,
         )
-        self.summaries: Summaries = Summaries(documents, now=now, monotonic=monotonic, contention=contention)
+        self.summaries: Summaries = Summaries(
+            documents, self.feed.events, now=now, monotonic=monotonic, contention=contention
+        )
+        self.device_list.rows_of = self.summaries.rows_of
         self.fleet: FleetOverview = FleetOverview(self.summaries, self.feed.events, now=now)
         self.device_pages: DevicePages = DevicePages(
             documents, self.device_list, self.shadows, self.summaries, self.usage, now=now

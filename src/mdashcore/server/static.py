@@ -3,12 +3,16 @@
 The page refers to them by an address with a digest of all of them, so that a browser keeps them for ever, and a new
 version, which has other addresses, shows immediately. Modules import each other by relative addresses, so those of one
 page are of one version.
+
+The page has a link for each module that its own modules import, however deep, so that a browser asks for all of them at
+the same time, and not for some after it has read others.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.resources
+import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -154,7 +158,37 @@ def _compressed(file: File) -> File:
 
 def read_files() -> dict[str, File]:
     """Return the files of the dashboard, by their path in its folder."""
-    return dict(_walk(importlib.resources.files("mdashcore.server").joinpath("ui"), ""))
+    files = dict(_walk(importlib.resources.files("mdashcore.server").joinpath("ui"), ""))
+    if INDEX_FILE in files:
+        files[INDEX_FILE] = _with_preloads(files[INDEX_FILE], files)
+    return files
+
+
+def _with_preloads(page: File, files: Mapping[str, File]) -> File:
+    """Return the page with a link for each module that those in it import."""
+    named = [name.decode() for name in _PAGE_MODULES.findall(page.body)]
+    wanted = dict.fromkeys(named)  # in the order of their depth
+    for name in (queue := list(wanted)):
+        new = [each for each in _imports(name, files) if each not in wanted]
+        wanted.update(dict.fromkeys(new))
+        queue += new
+    links = "".join(f'<link rel="modulepreload" href="{UI_PREFIX}{each}">\n' for each in wanted if each not in named)
+    return _file(page.body.replace(_END_OF_BODY, links.encode() + _END_OF_BODY), page.type)
+
+
+_PAGE_MODULES: Final = re.compile(rb'<(?:script type="module"[^>]* src|link rel="modulepreload" href)="/ui/([^"]+)"')
+
+_END_OF_BODY: Final = b"</body>"
+
+_IMPORTS: Final = re.compile(rb'^(?:import|export)\b[^;"]*"(\.[^"]+)"', re.MULTILINE)
+"""Static imports, and exports of what another module has. Those in `import(…)` are loaded when they are needed."""
+
+
+def _imports(name: str, files: Mapping[str, File]) -> list[str]:
+    """Return the modules that a module imports, by their path in the folder."""
+    folder = posixpath.dirname(name)
+    targets = [posixpath.normpath(posixpath.join(folder, each.decode())) for each in _IMPORTS.findall(files[name].body)]
+    return [each for each in targets if each in files]
 
 
 def _walk(folder: Traversable, prefix: str) -> Iterator[tuple[str, File]]:

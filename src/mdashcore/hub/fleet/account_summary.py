@@ -17,6 +17,7 @@ import msgspec
 from mdashcore import notifications
 from mdashcore._errors import Damaged, TooLarge
 from mdashcore.hub.feed_item import FeedItem
+from mdashcore.hub.fleet.kept_orders import KeptOrders
 from mdashcore.hub.fleet.presence_history import PresenceHistory
 from mdashcore.hub.fleet.rows import PARTS, DeviceRow, ReportedBuild, build_size, row_size
 from mdashcore.hub.pausing import Pause
@@ -79,6 +80,7 @@ class AccountSummary:
         self._is_followed = followed.__enter__()
         self._loaded = loaded
         self.rows: dict[str, DeviceRow] = {}
+        self.orders: KeptOrders = KeptOrders()
         self.used: float = 0.0
         """When it was last asked for, by the monotonic clock."""
         self.size: int = 0
@@ -156,6 +158,7 @@ class AccountSummary:
         row.presence_offset = offset
         row.online = event.name == notifications.ONLINE
         row.since = row.last_seen = event.time
+        self.orders.on_changed("presence", event.id)
 
     async def load(self, pause: Pause) -> None:
         """Read all rows. Notifications of this process have to be received from before this call on.
@@ -244,16 +247,19 @@ class AccountSummary:
             if missing:
                 if row is not None:
                     del self.rows[id]
+                    self.orders.on_come_or_gone(id)
                     self.size -= row.size
                 return
             if row is None:
                 row = self.rows[id] = DeviceRow(id, id)
+                self.orders.on_come_or_gone(id)
                 self.size += row.size
         if row is None:
             return  # what is left of a device that was removed
         if isinstance(value, ReportedBuild):
             value = self._shared(value)
         PARTS[part].set(row, value)
+        self.orders.on_changed(part, id)
         row.mark(part, damaged=damaged)
         if part in _SIZED_PARTS:
             self.size -= row.size

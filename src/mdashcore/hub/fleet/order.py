@@ -21,7 +21,7 @@ from mdashcore._errors import InvalidInput
 from mdashcore._natural_order import compact_key
 from mdashcore.hub.fleet.rows import DeviceRow
 
-__all__ = ["BY_ID", "MAX_CURSOR", "SORTS", "Order", "natural_place"]
+__all__ = ["BY_ID", "MAX_CURSOR", "SORTS", "Order", "Place", "natural_place", "part_of"]
 
 MAX_CURSOR: Final = 2_400  # characters: a name of 256 characters of 6 bytes as JSON, an id of 128, in base 64
 
@@ -52,6 +52,8 @@ class _Sort:
     """Returns the comparable form of a value."""
     kinds: tuple[type, ...]
     """The types that a value may have."""
+    part: str | None
+    """The part of a row that has the value; `None` for one that never changes."""
     place_of: Callable[[DeviceRow], Any] | None = None
     """Returns the comparable form of a device's value, if that is remembered."""
 
@@ -75,22 +77,30 @@ def _place_of_version(row: DeviceRow) -> tuple[bool, str]:
 
 _SORTS: Final[Mapping[str, _Sort]] = MappingProxyType(
     {
-        "id": _Sort(lambda row: "", lambda value: "", (str,)),
-        "name": _Sort(lambda row: row.name, natural_place, (str,), _place_of_name),
-        "online": _Sort(lambda row: row.online, lambda value: value, (bool,)),
+        "id": _Sort(lambda row: "", lambda value: "", (str,), None),
+        "name": _Sort(lambda row: row.name, natural_place, (str,), "device", _place_of_name),
+        "online": _Sort(lambda row: row.online, lambda value: value, (bool,), "presence"),
         # A device that is online counts as seen now, and all of those stand in one place: it does not move with each
         # message. A device that was never connected is the first.
         "last_seen": _Sort(
             lambda row: [row.online, None if row.online else row.last_seen],
             lambda value: (value[0], float("-inf") if value[1] is None else value[1]),
             (list,),
+            "presence",
         ),
-        "fw_version": _Sort(lambda row: row.build.fw_version, _version_place, (str, type(None)), _place_of_version),
+        "fw_version": _Sort(
+            lambda row: row.build.fw_version, _version_place, (str, type(None)), "shadow", _place_of_version
+        ),
     }
 )
 
 SORTS: Final = tuple(_SORTS)
 """The values that a list can be sorted by."""
+
+
+def part_of(sort: str) -> str | None:
+    """Return the part of a row that decides its place in a list: one of `PARTS`, `None` if no change moves it."""
+    return _SORTS[sort].part
 
 
 @attrs.frozen

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 import attrs
@@ -20,12 +21,14 @@ from mdashcore.ota import UPDATE_ENDS, UpdateState
 
 __all__ = [
     "FAILED_STATES",
+    "FIGURE_FILTERS",
     "MAX_SHOWN",
     "ROWS_PER_PAUSE",
     "BuildCount",
     "FleetFigures",
     "FleetOverview",
     "build_term",
+    "state_term",
 ]
 
 MAX_SHOWN: Final = 10  # devices, updates and rollouts of each kind: what a person reads at a glance
@@ -41,6 +44,28 @@ ROWS_PER_PAUSE: Final = 200  # rows counted between two pauses: 0.3 ms
 FAILED_STATES: Final = frozenset(
     {UpdateState.FAILED, UpdateState.ROLLED_BACK, UpdateState.TIMED_OUT, UpdateState.REJECTED}
 )
+
+
+def state_term(states: Iterable[UpdateState]) -> str:
+    """Return the term that devices match whose newest update is in one of these states."""
+    return format_term(Term(Field("update"), "=", tuple(Value(state) for state in UpdateState if state in set(states))))
+
+
+FIGURE_FILTERS: Final[Mapping[str, list[str]]] = MappingProxyType(
+    {
+        "all": [],
+        "online": ["online"],
+        "offline": ["offline"],
+        "never_seen": ["last_seen!=*"],
+        "uncommitted": ["shadow.reported.ota.is_committed=false"],
+        "damaged": ["damaged=*"],
+        "flapping": [f"presence_changes>={LEAST_FLAPS}"],
+        "silent": ["offline", "last_seen=*"],
+        "under_way": [state_term(set(UpdateState) - UPDATE_ENDS)],
+        "failed": [state_term(FAILED_STATES), "update<1d"],
+    }
+)
+"""The terms that the devices of a figure match, and no others."""
 
 
 _BUILD_NAMES: Final = frozenset(("app", "fw_version"))
@@ -80,7 +105,10 @@ class FleetFigures:
     """Devices that are offline and were seen, those that are silent for longest first."""
     history: list[int] = attrs.Factory(list)
     """Devices online over the last day."""
-    flapping: list[tuple[DeviceRow, int]] = attrs.Factory(list)
+    flapping_devices: int = 0
+    """Devices that have changed at least `LEAST_FLAPS` times in the last day."""
+    flapping: list[DeviceRow] = attrs.Factory(list)
+    """Those of them that have changed most often, the worst ones first."""
     events: list[bytes] = attrs.Factory(list)
     """The frames of the newest events, the last ones first."""
 
@@ -104,15 +132,15 @@ class FleetOverview:
             TooLarge: the account has more devices than a summary may have.
             StorageError: the store fails.
         """
-        summary = await self._summaries.of(account, pause)
+        summary, history = await self._summaries.counted(account, pause)
         now = self._now()
-        history = await self._summaries.history(summary, self._events, now, pause)
         figures = FleetFigures()
         builds: Counter[tuple[str | None, str | None]] = Counter()
         online_builds: Counter[tuple[str | None, str | None]] = Counter()
         updates: Counter[str] = Counter()
         online: dict[str, bool] = {}
         silent: list[DeviceRow] = []
+        flapping: list[DeviceRow] = []
         rows = list(summary.rows.values())
         for start in range(0, len(rows), ROWS_PER_PAUSE):
             for row in rows[start : start + ROWS_PER_PAUSE]:
@@ -123,6 +151,8 @@ class FleetOverview:
                 online[row.id] = row.online
                 figures.uncommitted += row.build.is_committed is False
                 figures.damaged += bool(row.damaged)
+                if row.presence_changes >= LEAST_FLAPS:
+                    flapping.append(row)
                 if row.update is not None:
                     _count_update(figures, updates, row, now)
                 if row.online:
@@ -143,10 +173,9 @@ class FleetOverview:
         figures.updates = dict(updates)
         figures.failed = heapq.nlargest(MAX_SHOWN, figures.failed, key=_by_update)
         figures.silent = silent
-        history.forget_before(now - HISTORY_TIME)
         figures.history = history.online(now, online)
-        flapping = history.flapping(LEAST_FLAPS, MAX_SHOWN)
-        figures.flapping = [(summary.rows[id], number) for id, number in flapping if id in summary.rows]
+        figures.flapping_devices = len(flapping)
+        figures.flapping = heapq.nlargest(MAX_SHOWN, flapping, key=_by_changes)
         figures.events = [frame async for frame in self._events.recent(account, LAST_EVENTS)][::-1]
         return figures
 
@@ -171,6 +200,10 @@ def _count_update(figures: FleetFigures, updates: Counter[str], row: DeviceRow, 
     elif update.state in FAILED_STATES and now - update.changed < HISTORY_TIME:
         figures.failed_updates += 1
         figures.failed.append(row)
+
+
+def _by_changes(row: DeviceRow) -> tuple[int, str]:
+    return row.presence_changes, row.id
 
 
 def _by_silence(row: DeviceRow) -> tuple[float, str]:

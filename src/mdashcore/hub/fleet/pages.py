@@ -1,7 +1,7 @@
 """Lists of devices in pages, in any order.
 
-A list by id is read from the store, a page at a time. In another order the places of all devices are compared, with
-rows in memory, or with the shadows of all devices if the filter reads those.
+A list by id without a filter is read from the store, a page at a time. Others are made of the rows in memory, which are
+kept sorted, or of the shadows of all devices if the filter reads those.
 
 A page holds rows alone. The shadows of its devices are read while they are sent, one at a time: a page of large ones
 would be 32 MB in the store, and several times as much decoded.
@@ -21,6 +21,8 @@ import msgspec
 
 from mdashcore._errors import Damaged, TooLarge
 from mdashcore.hub.device_list import DeviceList
+from mdashcore.hub.fleet.account_summary import AccountSummary
+from mdashcore.hub.fleet.kept_orders import behind
 from mdashcore.hub.fleet.order import BY_ID, Order, Place
 from mdashcore.hub.fleet.rows import NO_BUILD, PARTS, DeviceRow, ReportedBuild, reads_only_rows
 from mdashcore.hub.fleet.summaries import Summaries
@@ -38,6 +40,8 @@ __all__ = ["MAX_WHOLE", "DevicePages", "Page", "PageDevice"]
 MAX_WHOLE: Final = 10_000  # devices of a list that is asked for without pages: 20 MB with shadows of 2 KB
 
 ROW_BATCH: Final = 200  # rows compared between two pauses: 0.4 ms
+
+TESTED_TOGETHER: Final = 10  # rows tested with a filter between two pauses: 16 terms with 64 texts take 0.5 ms
 
 
 @attrs.frozen
@@ -110,15 +114,18 @@ class DevicePages:
         """
         place = None if after is None else order.after(after)
         total: int | None = None
-        if order == BY_ID:
+        in_memory = reads_only_rows(selection) and (order != BY_ID or await self._filters(account, selection, pause))
+        if in_memory:
+            found, total = await self._rows(account, selection, limit + 1, order, place, pause, with_total=with_total)
+        elif order == BY_ID:
             found = await self._first_by_id(account, selection, limit + 1, place, pause)
             if with_total:
                 total = await self._count(account, selection, pause)
         else:
-            async with aclosing(self._matching(account, selection, pause)) as batches:
+            async with aclosing(self._scanned(account, selection, pause)) as batches:
                 found, total = await _first(batches, order, place, limit + 1)
         page = found[:limit]
-        if with_builds and order == BY_ID and not selection.reads_shadows:
+        if with_builds and not in_memory and not selection.reads_shadows:
             for row in page:
                 await self._add_build(account, row, pause)
         is_run = order == BY_ID and selection == ANY_DEVICE
@@ -180,6 +187,44 @@ class DevicePages:
                     break
         return number
 
+    async def _filters(self, account: str, selection: Selection, pause: Pause) -> bool:
+        """Return whether a filter is applied to rows in memory for a list by id, which the store has too."""
+        if not selection.terms:
+            return False
+        try:
+            await self._summaries.of(account, pause)
+        except TooLarge:
+            return False
+        return True
+
+    async def _rows(
+        self,
+        account: str,
+        selection: Selection,
+        number: int,
+        order: Order,
+        place: Place | None,
+        pause: Pause,
+        *,
+        with_total: bool,
+    ) -> tuple[list[DeviceRow], int]:
+        """Return the first rows behind a place that a selection matches, and how many all of them are if that is
+        wanted.
+        """
+        summary = await self._summary(account, selection, pause)
+        before, rest = behind(await summary.orders.of(order, summary.rows, pause), order, place)
+        if not selection.terms:
+            return rest[:number], len(before) + len(rest)
+        if not with_total:
+            return await self._filtered(account, selection, rest, pause, most=number), 0
+        found = await self._filtered(account, selection, rest, pause)
+        return found[:number], len(found) + len(await self._filtered(account, selection, before, pause))
+
+    async def _summary(self, account: str, selection: Selection, pause: Pause) -> AccountSummary:
+        if selection.counts_changes:
+            return (await self._summaries.counted(account, pause))[0]
+        return await self._summaries.of(account, pause)
+
     def _matching(self, account: str, selection: Selection, pause: Pause) -> AsyncGenerator[Sequence[DeviceRow], None]:
         """Yield the rows that a selection matches, some at a time, in any order."""
         if reads_only_rows(selection):
@@ -208,34 +253,40 @@ class DevicePages:
         self, account: str, selection: Selection, pause: Pause
     ) -> AsyncGenerator[Sequence[DeviceRow], None]:
         """Yield the rows in memory that a selection matches, some at a time."""
-        rows = list((await self._summaries.of(account, pause)).rows.values())
-        now = self._now()
+        rows = list((await self._summary(account, selection, pause)).rows.values())
+        if not selection.terms:
+            yield rows
+            return
         for start in range(0, len(rows), ROW_BATCH):
-            batch = rows[start : start + ROW_BATCH]
-            if selection.terms:
-                batch = await self._filtered(account, selection, batch, now, pause)
-            yield batch
-            await pause()
+            yield await self._filtered(account, selection, rows[start : start + ROW_BATCH], pause)
 
     async def _filtered(
-        self, account: str, selection: Selection, rows: Sequence[DeviceRow], now: float, pause: Pause
+        self, account: str, selection: Selection, rows: Sequence[DeviceRow], pause: Pause, *, most: float = inf
     ) -> list[DeviceRow]:
-        matching = []
-        for row in rows:
-            if await self._matches(account, selection, row, now):
-                matching.append(row)
-            await pause()  # a filter may take milliseconds for one device
+        """Return those of the rows that a selection matches, the first `most` of them."""
+        now = self._now()
+        matching: list[DeviceRow] = []
+        for start in range(0, len(rows), TESTED_TOGETHER):
+            for row in rows[start : start + TESTED_TOGETHER]:
+                if row.build.odd and selection.reads_shadows:
+                    is_matching = await self._matches_shadow(account, selection, row, now)
+                    await pause()
+                else:
+                    is_matching = selection.matches(row, now)
+                if is_matching:
+                    matching.append(row)
+            if len(matching) >= most:
+                break
+            await pause()
         return matching
 
-    async def _matches(self, account: str, selection: Selection, row: DeviceRow, now: float) -> bool:
-        facts = row.facts
-        if row.build.odd and selection.reads_shadows:
-            try:
-                shadow = await self._shadows.get(DeviceKey(account, row.id))
-            except Damaged:
-                shadow = Shadow()
-            facts = attrs.evolve(facts, state=lambda: {"reported": shadow.reported})
-        return selection.matches(facts, now)
+    async def _matches_shadow(self, account: str, selection: Selection, row: DeviceRow, now: float) -> bool:
+        """Return whether a selection matches a device whose build is not all in its row."""
+        try:
+            shadow = await self._shadows.get(DeviceKey(account, row.id))
+        except Damaged:
+            shadow = Shadow()
+        return selection.matches(row.facts(lambda: {"reported": shadow.reported}), now)
 
     async def _scanned(
         self, account: str, selection: Selection, pause: Pause

@@ -140,9 +140,9 @@ class PresenceHistory:
             points.append(max(0, number))
         return points[::-1]
 
-    def flapping(self, least: int, most: int) -> list[tuple[str, int]]:
-        """Return the devices that have changed at least so often, with the number of changes, the most first."""
+    def changes(self) -> Counter[str]:
+        """Return how often each device has changed, by id."""
         counts: Counter[str] = Counter()
         for change in self._changes:
             counts[change.id] += change.changes
-        return [(id, number) for id, number in counts.most_common(most) if number >= least]
+        return counts

@@ -139,7 +139,9 @@ class UpdateFacts(msgspec.Struct, frozen=True, gc=False):
 
 
 class DeviceRow(msgspec.Struct, gc=False):
-    """A device in a summary. About 700 bytes, as most texts are shared between devices: see `row_size`."""
+    """A device in a summary, with the facts that a filter tests. About 700 bytes, as most texts are shared between
+    devices: see `row_size`.
+    """
 
     id: str
     name: str
@@ -157,6 +159,8 @@ class DeviceRow(msgspec.Struct, gc=False):
     """The offset of the newest notification of its presence that was heeded."""
     build: ReportedBuild = NO_BUILD
     update: UpdateFacts | None = None
+    presence_changes: int = 0
+    """The changes of presence in the last day, as `Summaries.counted` counted them the last time."""
     damaged: tuple[str, ...] = ()
     """As in `ListedDevice`."""
     name_order: str | None = None
@@ -181,16 +185,37 @@ class DeviceRow(msgspec.Struct, gc=False):
             damaged=listed.damaged,
         )
 
-    @property
-    def facts(self) -> Facts:
-        """The facts that a filter tests. Of the shadow they have the build alone: see `reads_only_rows`."""
-        return Facts(
-            self.id, self.name, self.online, self._state, self.tags, self.since, self.last_seen, self.created_at
-        )
-
-    def _state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
+        """Return what a filter reads of the shadow, which is the build alone: see `reads_only_rows`."""
         build = {name: value for name in BUILD_FIELDS if (value := getattr(self.build, name)) is not None}
         return {"reported": {"ota": build}}
+
+    def facts(self, state: Callable[[], Mapping[str, Any]]) -> Facts:
+        """Return the facts that a filter tests, with a shadow that was read."""
+        return Facts(
+            self.id,
+            self.name,
+            self.online,
+            state,
+            self.tags,
+            self.since,
+            self.last_seen,
+            self.created_at,
+            self.update_state,
+            self.update_changed,
+            self.presence_changes,
+            self.damaged,
+        )
+
+    @property
+    def update_state(self) -> str | None:
+        """The state of the newest update; `None` without one."""
+        return None if self.update is None else self.update.state
+
+    @property
+    def update_changed(self) -> float | None:
+        """Unix seconds of the last change of that state."""
+        return None if self.update is None else self.update.changed
 
     def mark(self, part: str, *, damaged: bool) -> None:
         """Note whether a part of the device can be read."""

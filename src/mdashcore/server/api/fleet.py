@@ -10,7 +10,7 @@ from quart import Response
 
 from mdashcore import rollout
 from mdashcore.documents import FleetBuild, FleetDocument, FleetRollout, NotificationDocument
-from mdashcore.hub.fleet.overview import MAX_SHOWN, FleetFigures
+from mdashcore.hub.fleet.overview import FIGURE_FILTERS, MAX_SHOWN, FleetFigures
 from mdashcore.hub.fleet.presence_history import HISTORY_TIME, STEPS
 from mdashcore.hub.fleet.rows import DeviceRow
 from mdashcore.rollout import Rollout
@@ -19,15 +19,6 @@ from mdashcore.server.endpoints import API, Routes
 from mdashcore.trio.turns import Pace
 
 routes: Routes = Routes(f"{API}/fleet")
-
-_FILTERS: dict[str, list[str]] = {
-    "all": [],
-    "online": ["online"],
-    "offline": ["offline"],
-    "never_seen": ["last_seen!=*"],
-    "uncommitted": ["shadow.reported.ota.is_committed=false"],
-}
-"""The filters of the figures in `devices`."""
 
 
 @routes.get(answers={200: FleetDocument}, errors=(413,))
@@ -55,6 +46,7 @@ def _document(figures: FleetFigures, rollouts: list[Rollout]) -> FleetDocument:
             "never_seen": figures.never_seen,
             "uncommitted": figures.uncommitted,
             "damaged": figures.damaged,
+            "flapping": figures.flapping_devices,
         },
         "day": {"step": HISTORY_TIME / STEPS, "online": figures.history},
         "builds": [cast(FleetBuild, attrs.asdict(build)) for build in figures.builds],
@@ -65,10 +57,10 @@ def _document(figures: FleetFigures, rollouts: list[Rollout]) -> FleetDocument:
             "last_failed": [_failed(row) for row in figures.failed],
         },
         "rollouts": [_rollout(each) for each in rollouts[:MAX_SHOWN]],
-        "flapping": [{"id": row.id, "name": row.name, "changes": number} for row, number in figures.flapping],
+        "flapping": [{"id": row.id, "name": row.name, "changes": row.presence_changes} for row in figures.flapping],
         "silent": [{"id": row.id, "name": row.name, "last_seen": time_text(row.last_seen)} for row in figures.silent],
         "events": events,
-        "filters": _FILTERS,
+        "filters": dict(FIGURE_FILTERS),
     }
 
 

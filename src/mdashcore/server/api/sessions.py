@@ -39,8 +39,7 @@ async def login() -> Response:
         raise InvalidInput("that is an API key, no password: a key logs nobody in, and is sent with each request")
     account = await service().passwords.check(name, password, client_address(_scope()))
     created = await service().hub.sessions.create(account)
-    document: SessionDocument = {"user": account.name, "admin": account.admin}
-    response = answer(document)
+    response = answer(await _session_document(account.name, admin=account.admin))
     _set_cookie(response, created.secret, round(MAX_SESSION_TIME))
     return response
 
@@ -65,14 +64,23 @@ async def logout() -> Response:
 
 @routes.get("/session", access=Access.PUBLIC, answers={200: SessionDocument}, errors=(403, 429))
 async def get_session() -> Response:
-    """Answer with the user who is logged in. Without a login `user` is null."""
+    """Answer with the user who is logged in, how many devices the account has, and where its notifications end.
+
+    What is read after this answer, and the notifications from `log_end` on, are together the state of the account.
+    Without a login `user` is null.
+    """
     try:
         found = await service().authenticator.of_request(_scope())
     except Unauthenticated:
-        unknown: SessionDocument = {"user": None, "admin": False}
+        unknown: SessionDocument = {"user": None, "admin": False, "devices": None, "log_end": None}
         return answer(unknown)
-    document: SessionDocument = {"user": found.account, "admin": found.admin}
-    return answer(document)
+    return answer(await _session_document(found.account, admin=found.admin))
+
+
+async def _session_document(account: str, *, admin: bool) -> SessionDocument:
+    hub = service().hub
+    log_end = await hub.feed.end(account)
+    return {"user": account, "admin": admin, "devices": (await hub.usage.of(account)).devices, "log_end": log_end}
 
 
 @routes.put("/me/password", access=Access.USER, body=PasswordChange, max_body=SMALL_BODY, answers={200: MeDocument})

@@ -133,6 +133,13 @@ function settle(status, text, retryAfter, path) {
 
 // Sessions
 
-export const whoAmI = () => get("/session");
+// whoAmI(): {user, admin, devices, log_end}. The page asks as soon as this module is there, while the others load.
+export const whoAmI = (options) => {
+  const first = early;
+  early = null;
+  return first ?? get("/session", undefined, options);
+};
+let early = get("/session");
+early.catch(() => {}); // the one who takes it hears of a failure
 export const login = (user, password) => post("/login", {user, password});
 export const logout = (everywhere = false) => post("/logout", {everywhere});

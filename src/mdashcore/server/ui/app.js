@@ -10,7 +10,7 @@ import {go, link, match, otherwise, route} from "./router.js";
 
 // Views. Each module's default export is a view: see router.js. They are loaded when they are first shown.
 
-const view = (load) => async (...args) => (await load()).default(...args);
+const view = (load) => Object.assign(async (...args) => (await load()).default(...args), {load});
 
 route("/", view(() => import("./views/home.js")), {nav: ""});
 route("/login", view(() => import("./views/login.js")), {public: true});
@@ -54,7 +54,7 @@ let endLoading = () => {};
 
 function enter(found) {
   who = found;
-  live.start({onLoggedOut: () => leave("The session has ended. Log in again.")});
+  live.start({session: found, onLoggedOut: () => leave("The session has ended. Log in again.")});
   drawBar();
 }
 
@@ -186,6 +186,7 @@ addEventListener("hashchange", () => {
 });
 
 async function boot() {
+  match().view.load?.().catch(() => {}); // its modules come meanwhile; a failure is said when it is shown
   try {
     const found = await api.whoAmI();
     if (found.user !== null) enter(found);

@@ -13,6 +13,8 @@ export const EXAMPLES = [
   ["last_seen>1h", "silent for an hour or longer; so do online, offline and created_at"],
   ["shadow.reported.temperature>22", "any place in the shadow: reported, desired or delta"],
   ["shadow.desired.mode~eco", "has this text in it, upper or lower case"],
+  ["update=FAILED", "whose newest update is in this state; update<1d asks how long it has been"],
+  ["presence_changes>=6", "has connected and disconnected so often in the last 24 hours"],
   ["tag.site=*", "has such a tag at all; so with any field"],
   ["!arch=esp32", "not: for any term"],
   ['name="Lamp in the hall"', "quotes keep spaces together, and signs such as | < >"],

@@ -6,8 +6,9 @@ import {matcher, parseFilter, valuesOf} from "./filter.js";
 import * as live from "./live.js";
 
 const TYPING_PAUSE = 120; // ms without a key before the server is asked: shorter than between words
-const MAX_SUGGESTIONS = 8; // as many as are read while typing
+const MAX_SUGGESTIONS = 14; // more than an update has states: beyond, a person types on
 const SCANNED_DEVICES = 2000; // devices that are looked through for suggestions: a millisecond or two
+const LEARNED_DEVICES = 100; // that are read for suggestions alone: one short answer
 const MAX_SUGGESTED = 60; // characters of a value that is suggested
 
 // filterField({label, value, placeholder, saved() → names, onFilter(filter)}):
@@ -19,12 +20,17 @@ export function filterField({label, value = "", placeholder, type = "search", sa
   const error = errorLine();
   const list = h("ul", {role: "listbox", class: "suggestions", id: uniqueId("suggestions"), "aria-label": "Suggestions", hidden: true});
   const input = h("input", {type, "aria-label": label, placeholder, value, spellcheck: "false", autocapitalize: "none", autocomplete: "off", role: "combobox",
-    "aria-expanded": "false", "aria-autocomplete": "list", "aria-controls": list.id, oninput: () => later(true), onkeydown: keys, onblur: close});
+    "aria-expanded": "false", "aria-autocomplete": "list", "aria-controls": list.id, oninput: () => later(true), onkeydown: keys, onblur: close, onfocus: learn});
   let timer = null, controller = null;
   let asked = null; // the running request, a Promise
   let suggested = []; // [{text, shown}]
   let chosen = -1;
   let unsaid = null; // an error that is said once the suggestions are closed
+
+  // Of a large fleet, a view without a list has no devices whose values could be suggested.
+  function learn() {
+    if (live.isLoaded() && !live.isWhole() && live.devices.size === 0) live.readRows({limit: LEARNED_DEVICES}).catch(() => {});
+  }
 
   function later(typing) {
     clearTimeout(timer);

@@ -23,6 +23,11 @@ export function lightDevice(row) {
 // Whether terms read a place in the shadow that light devices lack.
 export const needsShadow = (terms) => terms.some(({field, path}) => field === "shadow" && !isOfBuild(path));
 
+// Whether terms read what only the server's summary of the account has: no device of the page has it.
+export const needsSummary = (terms) => terms.some(({field}) => SUMMARY_FIELDS.includes(field));
+
+const SUMMARY_FIELDS = ["update", "presence_changes", "damaged"];
+
 const isOfBuild = ([section, part, name, ...more]) => section === "reported" && part === "ota" && BUILD_FIELDS.includes(name) && more.length === 0;
 
 // Returns the members of a request that select devices: by the terms that all of them match, if there are any such terms;

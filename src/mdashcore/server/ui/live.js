@@ -1,12 +1,13 @@
 // The only module that keeps live state: the device table, and the stream of notifications.
 //
-// First the server is asked where the log of notifications ends. The socket begins there, and the devices are read
-// after that, so that nothing is missed between the two. After a lost connection the stream continues at the next offset.
+// First the server says where the log of notifications ends. The socket begins there, and the devices are read after
+// that, so that nothing is missed between the two. After a lost connection the stream continues at the next offset.
 // If notifications were missed all the same, the devices are read again.
 //
-// The table has all devices of a fleet of up to `WHOLE_FLEET`. Of a larger one it has those that a view has asked for.
+// The table has all devices of a fleet of up to `WHOLE_FLEET`. Of a larger one it has those that a view has asked for:
+// the first answer says how many there are, so that no others are read.
 
-import {LOG_END, ROOT, devicePath, get, getPage, post} from "./api.js";
+import {ROOT, devicePath, get, getPage, whoAmI} from "./api.js";
 import {LIGHT_FIELDS, lightDevice} from "./light.js";
 import {follow, isObject, merge} from "./merge.js";
 
@@ -15,7 +16,7 @@ export {difference, isObject, merge, same} from "./merge.js";
 const FIRST_WAIT = 500; // ms before the first try to reconnect; doubled each time
 const LONGEST_WAIT = 15_000; // ms: a server that has come back is found within seconds
 const SHORT_TIMEOUT = 10_000; // ms for the answer to a short question, and for a socket to open
-const CHECK_INTERVAL = 60_000; // ms of silence before the server is checked: two short requests, none while the page is hidden
+const CHECK_INTERVAL = 60_000; // ms of silence before the server is checked: a short request, none while the page is hidden
 const SOCKET_GRACE = 5000; // ms for stored notifications to come by the socket too: far longer than usual
 const REPORT_INTERVAL = 100; // ms in which changes are reported together: ten repaints a second are enough
 const MAX_REMEMBERED = 20_000; // notifications remembered during a read: beyond, another read costs less
@@ -102,10 +103,11 @@ let large = false;
 export const size = () => (isWhole() ? devices.size : counted);
 let counted = null;
 
-export function start({onLoggedOut}) {
+// start({session, onLoggedOut}): `session` is what the server has just answered of it.
+export function start({session, onLoggedOut}) {
   loggedOut = onLoggedOut;
   running = true;
-  again();
+  again(session);
 }
 
 export function stop() {
@@ -134,14 +136,15 @@ function setState(next, why = "") {
 }
 
 // Opens the socket if the server answers and the session still belongs to the same user.
-async function again() {
+async function again(session = null) {
   const mine = ++generation;
   setState(wasLive ? "reconnecting" : "connecting", trouble);
   try {
-    const found = await probe();
+    const found = session ?? await probe();
     if (mine !== generation || !isOurs(found.user)) return;
-    if (cursor === null || found.end < cursor) { // another log than before: the server has begun a new one
-      cursor = found.end;
+    counted = found.devices;
+    if (cursor === null || found.log_end - 1 < cursor) { // another log than before: the server has begun a new one
+      cursor = found.log_end - 1;
       hole = {};
     }
     wakeReaders();
@@ -153,12 +156,7 @@ async function again() {
 
 const inWords = (error) => (error.name === "TimeoutError" ? "the server did not answer in time" : error.message);
 
-// Returns the user of the session, and the offset of the newest stored notification: -1 if there is none.
-async function probe() {
-  const options = {signal: AbortSignal.timeout(SHORT_TIMEOUT)};
-  const [{user: name}, [newest]] = await Promise.all([get("/session", undefined, options), post("/logs", {before: LOG_END, limit: 1}, options)]);
-  return {user: name, end: newest?.offset ?? -1};
-}
+const probe = () => whoAmI({signal: AbortSignal.timeout(SHORT_TIMEOUT)});
 
 // Another user may have logged in in another tab: then this page must not show its data.
 function isOurs(name) {
@@ -212,11 +210,12 @@ async function check() {
   const seen = cursor;
   checking = true;
   try {
-    const {user: name, end} = await probe();
+    const {user: name, log_end: end} = await probe();
     if (mine !== generation || !isOurs(name)) return;
-    if (end > seen) await sleep(SOCKET_GRACE);
+    const isBehind = end - 1 > seen;
+    if (isBehind) await sleep(SOCKET_GRACE);
     if (mine !== generation) return;
-    if (end > seen && cursor === seen) lost();
+    if (isBehind && cursor === seen) lost();
     else lastSign = performance.now();
   } catch (error) {
     if (mine === generation) lost(inWords(error));
@@ -277,8 +276,8 @@ async function readAll() {
       put(device);
     }
   };
-  let total = null;
-  for (let query = FIRST_PAGE; query; ) {
+  let total = counted > WHOLE_FLEET ? counted : null;
+  for (let query = total === null ? FIRST_PAGE : null; query; ) {
     let page;
     const used = await snapshot(async () => {
       page = await getPage("/devices", query).catch((error) => (error.status === 413 ? {value: [], next: null, total: Infinity} : Promise.reject(error)));

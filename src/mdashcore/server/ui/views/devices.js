@@ -5,7 +5,7 @@ import {AGE_INTERVAL, h, setText} from "../dom.js";
 import {EXAMPLES} from "../filter.js";
 import {filterField} from "../filter_field.js";
 import {jobStrip} from "../jobs.js";
-import {countDevices, findDevices, needsShadow} from "../light.js";
+import {countDevices, findDevices, needsShadow, needsSummary} from "../light.js";
 import * as live from "../live.js";
 import {go, link} from "../router.js";
 import {table} from "../table.js";
@@ -28,10 +28,17 @@ const SERVED_SORTS = {online: ["-online", "online"], name: ["name", "-name"], id
 
 const COUNT_INTERVAL = 30_000; // ms between two counts of the devices that are online, by the server: it looks at all of them
 
+// "-last_seen" as {key: "seen", down: true}; null for no sort of the server.
+function sortOf(name) {
+  for (const [key, names] of Object.entries(SERVED_SORTS)) if (names.includes(name)) return {key, down: names.indexOf(name) === 1};
+  return null;
+}
+
 // A person who comes back from a device finds the list as it was.
 const kept = {sort: {key: "name", down: false}, top: 0, rows: 0};
 
 export default function view({query}) {
+  if (sortOf(query.sort)) Object.assign(kept, {sort: sortOf(query.sort), top: 0});
   const count = h("p", {class: "muted count", role: "status"});
   const search = filterField({label: "Filter devices", placeholder: "Name, id, arch=esp32, tag=…", value: query.q ?? "", saved: () => saved.names(), onFilter: (filter) => {
     ({text: shown, terms, matches} = filter);
@@ -50,9 +57,9 @@ export default function view({query}) {
     sort: kept.sort,
     onSort: (sort) => {
       kept.sort = sort;
-      if (!live.isWhole()) refresh();
+      if (!isHere()) refresh();
     },
-    onEnd: () => !live.isWhole() && served.more(),
+    onEnd: () => !isHere() && served.more(),
     empty: h("div", {}),
   });
   const scroller = list.element.querySelector(".table");
@@ -74,7 +81,7 @@ export default function view({query}) {
     h("span", {class: "gap"}), one, act("Tags…", changeTags), act("Set desired…", setDesired), act("Update firmware…", update), act("Call a method…", callMethod), act("Delete…", remove, {class: "bad"}));
 
   function drawActions(selection) {
-    const isShownWhole = live.isWhole() || served.isEnd;
+    const isShownWhole = isHere() || served.isEnd;
     if (everything && (isShownWhole || served.devices === null || selection.size < served.devices.length)) everything = null;
     actions.hidden = selection.size === 0;
     one.hidden = selection.size !== 1;
@@ -119,20 +126,23 @@ export default function view({query}) {
     refresh();
   }
 
+  // Whether the page has what it takes to sort and filter the devices. If not, the server does it.
+  const isHere = () => live.isWhole() && !needsSummary(terms);
+
   const isFiltered = () => shown.trim() !== "" || status.value !== "all";
   const servedTerms = () => [...terms.map(({text}) => text), ...STATUS[status.value][2]];
 
-  // Of a fleet that the page does not have as a whole, the server sorts and filters.
   const served = servedRows({onChange: showServed});
   let online = null; // the number of devices that are online; of such a fleet by the last count
   let countTimer = null;
 
   function refresh() {
     if (matches === null) return explain(null);
-    if (!live.isWhole()) {
+    if (!isHere()) {
       if (served.ask({sort: SERVED_SORTS[kept.sort.key]?.[kept.sort.down ? 1 : 0] ?? "name", filter: servedTerms()}, {rows: top > 0 ? kept.rows : 0})) scroller.scrollTop = 0;
       return showServed();
     }
+    served.forget();
     const right = STATUS[status.value][1];
     const now = Date.now();
     const found = [...live.devices.values()].filter((device) => right(device) && matches(device, now));
@@ -143,7 +153,7 @@ export default function view({query}) {
   }
 
   function showServed() {
-    if (live.isWhole()) return;
+    if (isHere()) return;
     const devices = served.devices ?? [];
     if (devices.length > 0) kept.rows = devices.length;
     if (everything) for (const {id} of devices) list.selection.add(id);
@@ -157,7 +167,7 @@ export default function view({query}) {
   async function countOnline() {
     online = NaN; // it is being counted
     online = await countDevices(["online"]).catch(() => NaN);
-    if (!live.isWhole()) explain(served.total);
+    if (!isHere()) explain(served.total);
   }
 
   let top = kept.top; // where a person was who comes back
@@ -169,7 +179,7 @@ export default function view({query}) {
 
   // `found`: the number of devices that match; null while it is not known.
   function explain(found) {
-    if (live.isWhole()) {
+    if (isHere()) {
       online = 0;
       for (const device of live.devices.values()) online += device.online;
     }
@@ -177,7 +187,7 @@ export default function view({query}) {
     const isReady = found !== null && (all !== null || found > 0);
     const words = !isReady ? served.error || "Loading…" : isFiltered() ? `${inFigures(found)} of ${all === null ? "all" : these(all)}` : [these(all ?? found), Number.isFinite(online) && `${inFigures(online)} online`].filter(Boolean).join(", ");
     setText(count, words);
-    again.hidden = live.isWhole() || !(served.isOld || served.error);
+    again.hidden = isHere() || !(served.isOld || served.error);
     setText(again, served.error ? "Try again" : "Show changes");
     if (found > 0) return;
     nothing.replaceChildren(
@@ -193,7 +203,7 @@ export default function view({query}) {
   // A new or removed device changes the rows; for other changes only the visible rows are drawn again.
   let known = live.devices.size;
   const unsubscribe = live.onDevices((ids) => {
-    if (!live.isWhole()) return ids === null ? checkServed() : touchServed(ids);
+    if (!isHere()) return ids === null ? checkServed() : touchServed(ids);
     served.forget();
     const size = live.devices.size;
     if (ids === null || size !== known || isFiltered() || [...ids].some((id) => !live.devices.has(id))) refresh();
@@ -225,25 +235,26 @@ export default function view({query}) {
 
   // What may change the order of served rows, or which devices match.
   const unlisten = live.onNotification(({name, data}) => {
-    if (live.isWhole()) return;
+    if (isHere()) return;
     const byHand = needsShadow(terms);
     const isPresence = name === "online" || name === "offline";
     if (isPresence) countTimer ??= setTimeout(() => {
       countTimer = null;
-      if (!document.hidden && !live.isWhole()) countOnline();
+      if (!document.hidden && !isHere()) countOnline();
     }, COUNT_INTERVAL);
     if (name === "created" || name === "deleted") served.noteChange({isNew: true, byHand});
+    else if (name.startsWith("ota.") && needsSummary(terms)) served.noteChange();
     else if (isPresence ? isFiltered() || ["online", "seen"].includes(kept.sort.key)
       : name === "updated" && (isFiltered() || (kept.sort.key === "name" ? data?.name !== undefined : kept.sort.key === "version" && data?.shadow?.state?.reported?.ota !== undefined))) served.noteChange({byHand});
   });
 
   const clock = setInterval(() => {
-    if (isFiltered() && live.isWhole()) refresh(); // ages go on
+    if (isFiltered() && isHere()) refresh(); // ages go on
     list.touch(live.devices.keys());
   }, AGE_INTERVAL);
   refresh();
   search.refresh();
-  requestAnimationFrame(() => live.isWhole() && goBack()); // once it is in the page
+  requestAnimationFrame(() => isHere() && goBack()); // once it is in the page
   scroller.addEventListener("scroll", () => { kept.top = scroller.scrollTop; }, {passive: true});
 
   return {

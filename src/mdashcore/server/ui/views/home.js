@@ -11,7 +11,10 @@ import {total} from "./rollouts/parts.js";
 const REFRESH_INTERVAL = 10_000; // ms between two readings of the figures, while the page is seen: one short request each
 
 // The address of the list of devices with a filter.
-const listed = (terms) => `#/devices${terms.length ? `?q=${encodeURIComponent(terms.join(" "))}` : ""}`;
+function listed(terms, sort) {
+  const query = new URLSearchParams({...(terms.length > 0 && {q: terms.join(" ")}), ...(sort && {sort})}).toString();
+  return `#/devices${query && `?${query}`}`;
+}
 
 const count = (number) => number.toLocaleString("en");
 
@@ -37,15 +40,16 @@ export default async function view() {
     drawWork(found);
     drawWatch(found);
     drawEvents(found.events);
-    setText(state, found.devices.all === 0 ? "" : `${count(found.devices.all)} devices`);
+    redraw(state, found.devices.all > 0 && h("a", {href: listed([])}, `${count(found.devices.all)} devices`));
   }
 
   function drawFigures({devices, filters, updates}) {
-    const box = (tag, number, words, tone, props) => h("li", {}, h(tag, {class: `figure ${number ? tone : ""}`, ...props}, h("b", {}, count(number)), h("span", {}, words)));
-    const figure = (name, words, tone = "") => box("a", devices[name], words, tone, {href: listed(filters[name])});
     const under = Object.values(updates.under_way).reduce((sum, number) => sum + number, 0);
+    const figures = {...devices, under_way: under, failed: updates.failed};
+    const figure = (name, words, tone = "") => h("li", {}, h("a", {class: `figure ${figures[name] ? tone : ""}`, href: listed(filters[name])},
+      h("b", {}, count(figures[name])), h("span", {}, words)));
     redraw(head, figure("online", "online", "good"), figure("offline", "offline"), figure("never_seen", "never connected"), figure("uncommitted", "uncommitted", "warn"),
-      box("span", under, "updates under way", ""), box("span", updates.failed, "failed in a day", "bad"));
+      figure("under_way", "updates under way"), figure("failed", "failed in a day", "bad"), devices.damaged > 0 && figure("damaged", "damaged", "bad"));
   }
 
   function drawDay({step, online}) {
@@ -56,13 +60,13 @@ export default async function view() {
   function drawBuilds({builds: found, other_builds: others, devices}) {
     const row = ({app, fw_version: version, devices: number, online, filter}) => h("li", {},
       h("a", {href: listed(filter)}, app || version ? foreign([app, version].filter(Boolean).join(" ")) : "no firmware reported"),
-      h("meter", {min: 0, max: devices.all, value: number, "aria-hidden": "true"}), h("span", {class: "muted"}, `${count(number)}, ${count(online)} online`));
-    redraw(builds, h("ul", {class: "bars"}, found.map(row), others > 0 && h("li", {}, "other builds", h("span", {}), h("span", {class: "muted"}, count(others)))));
+      h("meter", {min: 0, max: devices.all, value: number, "aria-hidden": "true"}), h("span", {class: "muted"}, `${count(number)}, `, h("a", {href: listed([...filter, "online"])}, `${count(online)} online`)));
+    redraw(builds, h("ul", {class: "bars"}, found.map(row), others > 0 && h("li", {}, h("a", {href: listed([], "fw_version")}, "other builds"), h("span", {}), h("span", {class: "muted"}, count(others)))));
   }
 
   function drawWork({updates, rollouts}) {
     const states = Object.entries(updates.under_way);
-    redraw(work, states.length > 0 && h("p", {}, "Updates: ", states.map(([name, number]) => `${count(number)} ${name.toLowerCase()}`).join(", ")),
+    redraw(work, states.length > 0 && h("p", {}, "Updates: ", states.map(([name, number], i) => [i > 0 && ", ", h("a", {href: listed([`update=${name}`])}, `${count(number)} ${name.toLowerCase()}`)])),
       rollouts.length > 0 && h("ul", {class: "plain"}, rollouts.map(({id, name, state: phase, reason, counts}) => h("li", {},
         h("a", {href: link("rollouts", id)}, foreign(name)), ` ${phase.toLowerCase().replace("_", " ")}: ${count(counts.succeeded)} of ${count(total(counts))}`,
         reason && [" – ", foreign(reason)]))),
@@ -72,10 +76,10 @@ export default async function view() {
       states.length + rollouts.length + updates.last_failed.length === 0 && h("p", {class: "muted"}, "Nothing is under way, and nothing has failed in a day."));
   }
 
-  function drawWatch({flapping, silent}) {
+  function drawWatch({devices, filters, flapping, silent}) {
     const device = ({id, name}) => h("a", {href: link("device", id)}, foreign(name || id));
-    redraw(watch, flapping.length > 0 && [h("h3", {}, "They come and go"), h("ul", {class: "plain"}, flapping.map((each) => h("li", {}, device(each), ` ${count(each.changes)} changes in a day`)))],
-      silent.length > 0 && [h("h3", {}, "Silent for longest"), h("ul", {class: "plain"}, silent.map((each) => h("li", {}, device(each), " last seen ", timeTag(each.last_seen))))],
+    redraw(watch, flapping.length > 0 && [h("h3", {}, h("a", {href: listed(filters.flapping)}, `${count(devices.flapping)} come and go`)), h("ul", {class: "plain"}, flapping.map((each) => h("li", {}, device(each), ` ${count(each.changes)} changes in a day`)))],
+      silent.length > 0 && [h("h3", {}, h("a", {href: listed(filters.silent, "last_seen")}, "Silent for longest")), h("ul", {class: "plain"}, silent.map((each) => h("li", {}, device(each), " last seen ", timeTag(each.last_seen))))],
       flapping.length + silent.length === 0 && h("p", {class: "muted"}, "Every device that was ever seen is online."));
   }
 

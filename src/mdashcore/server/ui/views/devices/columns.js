@@ -25,7 +25,7 @@ export const COLUMNS = [
   {key: "id", title: "Id", width: "minmax(6rem, 1.3fr)", hide: "phone", cell: (device) => h("code", {}, foreign(device.id, {title: device.id})), sort: (device) => device.id},
   {key: "arch", title: "Arch", width: "4.5rem", hide: "phone", cell: (device) => text(firmware(device).arch), sort: (device) => word(firmware(device).arch)},
   {key: "version", title: "Firmware", width: "minmax(6rem, 1.2fr)", hide: "phone", cell: firmwareCell, sort: (device) => word(firmware(device).fw_version)},
-  {key: "committed", title: "Committed", width: "6.6rem", hide: "phone", cell: committedCell, sort: (device) => (isUncommitted(device) ? 0 : firmware(device).is_committed === true ? 2 : 1)},
+  {key: "committed", title: "Committed", width: "7.6rem", hide: "phone", cell: committedCell, sort: (device) => (isUncommitted(device) ? 0 : firmware(device).is_committed === true ? 2 : 1)},
   {key: "ram", title: "Free RAM", width: "8.3rem", hide: "phone", cell: ramCell, sort: (device) => device.ram.at(-1) ?? -1},
   {key: "seen", title: "Last seen", width: "6.6rem", hide: "phone", end: true, cell: (device) => timeTag(device.last_seen), sort: (device) => device.last_seen ?? ""},
   {key: "menu", title: h("span", {class: "visually-hidden"}, "Actions"), width: "36px", phone: "36px", end: true, cell: menuCell},

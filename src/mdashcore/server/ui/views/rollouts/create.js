@@ -4,7 +4,7 @@ import {act, errorLine} from "../../dialog.js";
 import {bytes, field, fill, foreign, h, setText} from "../../dom.js";
 import {filterField} from "../../filter_field.js";
 import {libraryChoice} from "../../firmware_choice.js";
-import {countDevices, needsShadow} from "../../light.js";
+import {countDevices, needsShadow, needsSummary} from "../../light.js";
 import * as live from "../../live.js";
 import {go, link} from "../../router.js";
 import {isZip, readFirmware} from "../../zip.js";
@@ -98,8 +98,9 @@ export default function create({query}) {
   // Finds the devices: here, or by the server if the page does not have all of them.
   function select() {
     counting?.abort();
-    const isHere = live.isWhole() || (ids !== null && filtered !== null && !needsShadow(filtered.terms));
-    if (filtered === null || (!isHere && ids === null && !live.isLoaded())) return;
+    if (filtered === null) return;
+    const isHere = !needsSummary(filtered.terms) && (live.isWhole() || (ids !== null && !needsShadow(filtered.terms)));
+    if (!isHere && ids === null && !live.isLoaded()) return;
     if (!isHere) {
       count();
       return;
