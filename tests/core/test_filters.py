@@ -40,9 +40,14 @@ def terms(draw: st.DrawFn) -> Term:
     negated = draw(st.booleans())
     if operator == "*":
         return Term(field, operator, (), negated)
+    known = [str(each) for each in FIELDS[form].values] if operator == "=" else []
+    if known:
+        return Term(field, operator, tuple(map(Value, draw(st.lists(st.sampled_from(known), min_size=1)))), negated)
     if FIELDS[form].is_age:
         words = ["true", "false"] if operator == "=" else ["90s", "1.5h", "7d"]
         return Term(field, operator, (Value(draw(st.sampled_from(words))),), negated)
+    if form == "presence_changes":
+        return Term(field, operator, (Value(str(draw(st.integers(0, 1000)))),), negated)
     bare = st.from_regex(r"[A-Za-z0-9_.:+-]{1,9}", fullmatch=True).map(Value)
     value = bare | TEXT.map(lambda text: Value(text, quoted=True))
     most = 3 if operator in ("=", "~") else 1

@@ -141,7 +141,7 @@ def test_what_comes_and_goes_is_named(tools):
 
     first, later = tools.run(run())
     assert first.flapping_devices == 2
-    assert [(row.id, row.presence_changes) for row in first.flapping] == [("d2", 17), ("d0", LEAST_FLAPS)]
+    assert [(row.id, number) for row, number in first.flapping] == [("d2", 17), ("d0", LEAST_FLAPS)]
     assert later.flapping == []
     assert later.history == [1] * STEPS
 

@@ -107,8 +107,8 @@ class FleetFigures:
     """Devices online over the last day."""
     flapping_devices: int = 0
     """Devices that have changed at least `LEAST_FLAPS` times in the last day."""
-    flapping: list[DeviceRow] = attrs.Factory(list)
-    """Those of them that have changed most often, the worst ones first."""
+    flapping: list[tuple[DeviceRow, int]] = attrs.Factory(list)
+    """Those of them that have changed most often, with the number of changes, the worst ones first."""
     events: list[bytes] = attrs.Factory(list)
     """The frames of the newest events, the last ones first."""
 
@@ -175,7 +175,8 @@ class FleetOverview:
         figures.silent = silent
         figures.history = history.online(now, online)
         figures.flapping_devices = len(flapping)
-        figures.flapping = heapq.nlargest(MAX_SHOWN, flapping, key=_by_changes)
+        worst = heapq.nlargest(MAX_SHOWN, flapping, key=_by_changes)
+        figures.flapping = [(row, row.presence_changes) for row in worst]
         figures.events = [frame async for frame in self._events.recent(account, LAST_EVENTS)][::-1]
         return figures
 

@@ -57,7 +57,7 @@ def _document(figures: FleetFigures, rollouts: list[Rollout]) -> FleetDocument:
             "last_failed": [_failed(row) for row in figures.failed],
         },
         "rollouts": [_rollout(each) for each in rollouts[:MAX_SHOWN]],
-        "flapping": [{"id": row.id, "name": row.name, "changes": row.presence_changes} for row in figures.flapping],
+        "flapping": [{"id": row.id, "name": row.name, "changes": number} for row, number in figures.flapping],
         "silent": [{"id": row.id, "name": row.name, "last_seen": time_text(row.last_seen)} for row in figures.silent],
         "events": events,
         "filters": dict(FIGURE_FILTERS),

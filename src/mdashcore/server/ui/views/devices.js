@@ -264,6 +264,7 @@ export default function view({query}) {
         h("button", {type: "button", class: "icon", "aria-label": "How to filter", title: "How to filter", onclick: help}, "?"), registerButton("Register"))),
       search.error.element, saved.element, strip.element, list.element, actions),
     update: (_, next) => {
+      if (sortOf(next.sort)) return false; // a list in that order from its beginning
       if ((next.q ?? "") !== search.input.value || (next.status ?? "all") !== status.value) {
         status.value = next.status in STATUS ? next.status : "all";
         search.set(next.q ?? "");
