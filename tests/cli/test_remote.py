@@ -172,6 +172,19 @@ def test_logs(alice, mdash):
         assert [each["offset"] for each in found] == expected[option], option
 
 
+def test_logs_are_searched(alice, mdash):
+    """By text and time, over all that is kept; what is not there is said, a device that does not exist too."""
+    mdash("devices", "add", "d1", env=alice)
+    mdash("devices", "rename", "d1", "Pump in the CELLAR", env=alice)
+    found = mdash("logs", "--text", "cellar", "--from", "1h", env=alice)
+    assert [line.split("\t")[0] for line in found.out.splitlines()] == ["1"]
+    assert found.err.startswith("Searched 2 notifications, back to 20")
+    nothing = mdash("logs", "--text", "attic", env=alice)
+    assert (nothing.code, nothing.out, "No notification fits" in nothing.err) == (0, "", True)
+    unknown = mdash("logs", "--device", "nosuch", env=alice)
+    assert (unknown.code, unknown.out, "no device 'nosuch'" in unknown.err) == (0, "", True)
+
+
 def test_notify(alice, mdash, spawn):
     """Notifications come as lines of JSON, from now on or from an offset; Ctrl-C ends it with code 130, silently."""
     listener = spawn("notify", env=alice)

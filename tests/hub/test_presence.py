@@ -36,6 +36,21 @@ def test_a_connection_comes_and_goes(tools):
     assert tools.run(presence.get(DeviceKey("alice", "d1"))) == record
 
 
+def test_the_last_sign_moves_on(tools):
+    """Of the newest session, and only forward; a record that cannot be read, and one of an offline device, stay."""
+    key, presence = DeviceKey("alice", "d1"), make(tools)
+    old = tools.run(presence.claim(key, "node-a")).session
+    new = tools.run(presence.claim(key, "node-b")).session
+    since = tools.run(presence.get(key)).since
+    for session, time, seen in ((new, 2e9, 2e9), (old, 3e9, 2e9), (new, 1e9, 2e9)):
+        tools.run(presence.store_last_seen(key, session, time))
+        record = tools.run(presence.get(key))
+        assert (record.last_seen, record.since, record.node) == (seen, since, "node-b")
+    tools.run(presence.release(key, new, 2e9))
+    tools.run(presence.store_last_seen(key, new, 4e9))
+    assert tools.run(presence.get(key)).last_seen == 2e9
+
+
 def test_a_late_offline_is_none(tools):
     """The end of an older connection, noticed after a newer one began, changes nothing."""
     presence = make(tools)

@@ -179,3 +179,30 @@ async def test_what_is_too_old_goes(tmp_path, scheme, days, left):
                     pass
             log = (await client.post("/logs", json={})).json()
     assert [entry["id"] for entry in log] == left
+
+
+async def test_a_search_goes_back_part_by_part(alice):
+    """With the newest results first among the parts; each says how far it has come, and the last that it is the end."""
+    for number in range(30):
+        await emit(alice, "rpc.out.Log", data=b'{"data":"line %d"}' % number)
+    await emit(alice, "online", "offline", device="d2")
+    query = {"text": "LINE 2", "limit": "6", "name": "rpc.out.*|online", "id": "d1", "from": "0"}
+    first = (await alice.http.get("/logs", params=query)).json()
+    assert [each["data"]["data"] for each in first["notifications"]] == [f"line {n}" for n in (24, 25, 26, 27, 28, 29)]
+    assert (first["next"], first["checked"]) == (24, 8)
+    assert first["reached"] == pytest.approx(first["notifications"][0]["time"], abs=0.001)
+    rest = (await alice.http.get("/logs", params={**query, "before": str(first["next"])})).json()
+    assert [each["data"]["data"] for each in rest["notifications"]] == [f"line {n}" for n in (2, 20, 21, 22, 23)]
+    assert rest["next"] is None
+    empty = (await alice.http.get("/logs", params={"text": "line", "to": "1"})).json()
+    assert (empty["notifications"], empty["next"], empty["checked"]) == ([], None, 32)
+
+
+async def test_what_is_no_search_is_refused(alice, make_person):
+    """400 that names the parameter; another account's notifications do not exist."""
+    for query in ({"before": "x"}, {"limit": "1001"}, {"from": "noon"}, {"text": "x" * 257}, {"name": "a|" * 17}):
+        response = await alice.http.get("/logs", params=query)
+        assert (query, response.status_code) == (query, 400)
+    await emit(alice, "online")
+    bob = await make_person("bob")
+    assert (await bob.http.get("/logs")).json() == {"notifications": [], "next": None, "reached": None, "checked": 0}

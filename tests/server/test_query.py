@@ -26,6 +26,7 @@ PARAMETERS = [
     ("GET", SHADOW, []),
     ("HEAD", SHADOW, []),
     ("POST", SHADOW, []),
+    ("GET", "/devices/d1/series", ["path", "from", "to", "points", "format"]),
     ("GET", "/devices/d1/rpc/Echo", ["timeout"]),
     ("POST", "/devices/d1/rpc/Echo", ["timeout"]),
     ("POST", "/devices/d1/rpc", ["timeout"]),
@@ -64,6 +65,7 @@ PARAMETERS = [
     ("POST", "/keys", []),
     ("DELETE", "/keys/key_aaaaaaaaaaaa", []),
     ("POST", "/logs", []),
+    ("GET", "/logs", ["text", "id", "name", "from", "to", "before", "limit"]),
     ("GET", "/me", []),
     ("PUT", "/me/password", []),
     ("GET", "/users", []),
@@ -98,10 +100,10 @@ async def d1(alice: Any) -> Any:
 async def test_an_unknown_parameter(d1: Any) -> None:
     """400 on every path, and the known ones are named; nothing is done."""
     for method, path, known in PARAMETERS:
-        answer = await d1.request(method, f"{path}?name=wifi")
+        answer = await d1.request(method, f"{path}?nome=wifi")
         assert (method, path, answer.status_code) == (method, path, 400)
         if method != "HEAD":
-            words = f"unknown parameter 'name'; known are {', '.join([*known, 'access_token'])}"
+            words = f"unknown parameter 'nome'; known are {', '.join([*known, 'access_token'])}"
             assert (method, path, answer.json()["error"]["message"]) == (method, path, words)
     for query in ("nmae", "timeot=5", "filter[]=online", "%66oo=1", "=1"):
         assert (await d1.get(f"{SHADOW}?{query}")).status_code == 400

@@ -26,6 +26,7 @@ from mdashcore.notifications import decode
 from mdashcore.shadow import Change, Shadow
 from mdashcore.storage import SHARED, Backend
 from mdashcore.trio.connections.calls import Calls
+from mdashcore.trio.connections.device_connections import SEEN_INTERVAL
 from mdashcore.trio.connections.presence_feed import FLAP_INTERVAL, MAX_CHANGES, MAX_FLAP_INTERVAL, PresenceFeed
 from mdashcore.trio.connections.subscribers import MAX_QUEUE, RECHECK_INTERVAL, Subscriber
 from mdashcore.trio.connections.user_calls import UserCalls
@@ -224,6 +225,23 @@ async def test_last_seen_is_when_it_was_last_heard(autojump_clock: Any, fleet: F
     assert record.since is not None
     assert record.since > heard + SETTINGS.ping_interval
     assert fleet.node.devices.last_heard(DeviceKey("alice", "d1")) is None
+
+
+async def test_the_last_sign_of_a_connected_device_is_stored_every_so_often(autojump_clock: Any, fleet: Fleet) -> None:
+    """Other nodes, and those that find this one dead, know it to a quarter of an hour; no message costs a write."""
+    key = DeviceKey("alice", "d1")
+    client = await fleet.connect(await fleet.register())
+    fleet.attend(client)
+    await trio.testing.wait_all_tasks_blocked()
+    before = await fleet.hub.presence.get(key)
+    for _ in range(100):
+        await client.send({"method": "Log"})
+    await trio.sleep(2 * SEEN_INTERVAL)
+    record = await fleet.hub.presence.records.get(str(key))
+    assert record is not None
+    assert record.value.last_seen == pytest.approx(fleet.hub.now(), abs=SEEN_INTERVAL)
+    assert (record.value.since, record.value.session, record.value.online) == (before.since, before.session, True)
+    assert record.version <= 1 + 2
 
 
 async def test_the_newest_connection_wins(autojump_clock: Any, fleet: Fleet) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from mdashcore import _json
-from mdashcore._errors import MdashError, RpcError
+from mdashcore._errors import MdashError, NotFound, RpcError
 from mdashcore._server_url import device_url, parse_server
 from mdashcore.cli.exits import CliError, Exit, exit_of_error, exit_of_status
 
@@ -87,6 +87,21 @@ class Remote:
 
         with self.reaching():
             return trio.run(send)
+
+    def has_device(self, id: str) -> bool:
+        """Return whether the account has a device."""
+        import trio
+
+        async def ask() -> bool:
+            async with self.client() as client:
+                try:
+                    await client.device(id)
+                except NotFound:
+                    return False
+                return True
+
+        with self.reaching():
+            return trio.run(ask)
 
     def count_devices(self, terms: Sequence[str]) -> int:
         """Return the number of devices for which every term of a filter holds."""

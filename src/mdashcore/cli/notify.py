@@ -11,6 +11,7 @@ from mdashcore import _json
 from mdashcore.cli.client import Remote
 from mdashcore.cli.options import DEVICE, json_option, remote_options
 from mdashcore.cli.text import examples, show_json, show_table, time_text
+from mdashcore.cli.times import MOMENT
 
 __all__ = ["logs", "notify"]
 
@@ -48,6 +49,7 @@ def notify(remote: Remote, *, start: int | None) -> None:
     epilog=examples(
         "mdash logs",
         "mdash logs --last 20 --device lamp --name 'ota.*'",
+        "mdash logs --text 'out of memory' --from 2d",
         "mdash logs --start 100 --limit 50 --json",
     ),
 )
@@ -60,6 +62,9 @@ def notify(remote: Remote, *, start: int | None) -> None:
 )
 @click.option("--device", type=DEVICE, metavar="ID", help="Only those of this device.")
 @click.option("--name", metavar="NAME", help="Only those of this name; with * at the end, all names that begin so.")
+@click.option("--text", metavar="TEXT", help="Only those with this text in name, id or data, in any case.")
+@click.option("--from", "since", type=MOMENT, help="Not before this time.")
+@click.option("--to", "until", type=MOMENT, help="Not after this time.")
 @json_option
 @remote_options()
 def logs(
@@ -70,25 +75,66 @@ def logs(
     limit: int | None,
     device: str | None,
     name: str | None,
+    text: str | None,
+    since: float | None,
+    until: float | None,
     as_json: bool,
 ) -> None:
     """List stored notifications of devices, in their order. (The server's own log is on its stderr.)
 
     Without --last, --start and --limit a terminal shows the newest 100; elsewhere the output begins with the oldest.
+    With --text, --from or --to all that is kept is searched, and the newest 100 that fit are shown, or --last. A TIME
+    is an age (90s, 15m, 2h, 7d), Unix seconds, or 2026-12-31T23:59:59Z.
     """
     if last is not None and (start, limit) != (None, None):
         raise click.UsageError("Give --last, or --start and --limit.")
+    if (text, since, until) != (None, None, None):
+        if (start, limit) != (None, None):
+            raise click.UsageError(
+                "--text, --from and --to search from the newest back: give --last, not --start or --limit."
+            )
+        parts = {"text": text, "id": device, "name": name, "from": since, "to": until}
+        found = _search(remote, {key: str(value) for key, value in parts.items() if value is not None}, last or LISTED)
+        _show(remote, found, device, as_json=as_json)
+        return
     if (last, start, limit) == (None, None, None) and sys.stdout.isatty():
         last = LISTED
     wanted = {"start": start, "limit": limit, "before": None, "id": device, "name": name}
     if last is not None:
         wanted |= {"limit": last, "before": BEYOND}
     query = {key: value for key, value in wanted.items() if value is not None}
-    found = remote.request("POST", ("logs",), json=query)
+    _show(remote, remote.request("POST", ("logs",), json=query), device, as_json=as_json)
+
+
+def _search(remote: Remote, query: dict[str, str], most: int) -> bytes:
+    """Return the newest notifications that fit, the oldest first, as JSON. Says on stderr how far it came."""
+    found: list[Any] = []
+    checked, cursor, reached = 0, None, None
+    while True:
+        rest = {"limit": str(most - len(found)), **({} if cursor is None else {"before": str(cursor)})}
+        page = _json.decode(remote.request("GET", ("logs",), query=query | rest))
+        found[:0] = page["notifications"]
+        checked += page["checked"]
+        reached, cursor = page["reached"] or reached, page["next"]
+        if cursor is None or len(found) >= most:
+            break
+    back = "" if reached is None else f", back to {time_text(reached)}"
+    click.echo(f"Searched {checked} notifications{back}{'' if cursor is None else '; there are older ones'}", err=True)
+    return _json.encode(found)
+
+
+def _show(remote: Remote, found: bytes, device: str | None, *, as_json: bool) -> None:
+    """Write notifications. If there are none, says why on stderr where that is known."""
+    notifications = _json.decode(found)
+    if not notifications:
+        known = device is None or remote.has_device(device)
+        click.echo(
+            "No notification fits" if known else f"There is no device {device!r}, and no notification of one", err=True
+        )
     if as_json:
         show_json(found)
-        return
-    show_table(("offset", "time", "name", "device", "data"), [_row(each) for each in _json.decode(found)])
+    elif notifications:
+        show_table(("offset", "time", "name", "device", "data"), [_row(each) for each in notifications])
 
 
 def _row(notification: dict[str, Any]) -> tuple[object, ...]:

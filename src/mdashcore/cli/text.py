@@ -56,6 +56,9 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None
         for row in cells:
             click.echo("\t".join(row))
         return
+    if not cells:
+        click.echo("Nothing to list.")
+        return
     from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table

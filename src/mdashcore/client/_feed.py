@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 from mdashcore._server_url import notify_url
 from mdashcore.client._http import Resource
 from mdashcore.client._notifications import MAX_OUTAGE, Notifications
 from mdashcore.client._socket import ClientSocket, open_socket
-from mdashcore.documents import NotificationDocument
+from mdashcore.documents import FoundNotificationsDocument, NotificationDocument
 
 __all__ = ["FeedRequests"]
 
@@ -55,6 +56,39 @@ class FeedRequests(Resource):
         wanted = {"start": start, "before": before, "limit": limit, "id": device, "name": name}
         query = {key: value for key, value in wanted.items() if value is not None}
         return cast(list[NotificationDocument], await self._http.fetch("POST", "logs", json=query))
+
+    async def search_logs(
+        self,
+        text: str = "",
+        *,
+        device: str | None = None,
+        names: Sequence[str] = (),
+        start: float | None = None,
+        end: float | None = None,
+        before: int | None = None,
+        limit: int = 100,
+    ) -> FoundNotificationsDocument:
+        """Return a part of a search in the stored notifications, which goes from the newest back.
+
+        Args:
+            text: a part of the name, of the id, or of the data, in any case.
+            device: only of this device.
+            names: only of these names; or of names that begin so, with ``*`` at the end.
+            start, end: not before and not after these Unix seconds.
+            before: ``next`` of the part before.
+            limit: how many at most, up to 1000.
+        """
+        given = {
+            "text": text or None,
+            "id": device,
+            "name": "|".join(names) or None,
+            "from": None if start is None else repr(start),
+            "to": None if end is None else repr(end),
+            "before": None if before is None else str(before),
+            "limit": str(limit),
+        }
+        query = {name: value for name, value in given.items() if value is not None}
+        return cast(FoundNotificationsDocument, await self._http.fetch("GET", "logs", query=query))
 
     async def end_of_log(self) -> int:
         """Return the offset that the next notification will have: a start from which none is missed."""

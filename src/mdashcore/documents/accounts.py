@@ -81,6 +81,41 @@ class LogsQuery(TypedDict, total=False):
     name: Annotated[str | None, member("only of this name; or of names that begin so, with `*` at the end: `rpc.in.*`")]
 
 
+LogSearchQuery = TypedDict(
+    "LogSearchQuery",
+    {
+        "text": Annotated[
+            str, member("a part of the name, of the id, or of the data, in any case; up to 256 characters", "")
+        ],
+        "id": Annotated[str, member("only of this device")],
+        "name": Annotated[
+            str,
+            member(
+                "only of this name, or with `*` at the end of names that begin so; several with a bar between: "
+                "`online|offline`"
+            ),
+        ],
+        "from": Annotated[str, member("not before this time, as Unix seconds or RFC 3339")],
+        "to": Annotated[str, member("not after this time")],
+        "before": Annotated[int, member("`next` of the answer before", ge=0, le=2**53)],
+        "limit": Annotated[int, member("how many at most", 100, ge=1, le=1000)],
+    },
+    total=False,
+)
+LogSearchQuery.__doc__ = """The parameters of a search in the stored notifications."""
+
+
+class FoundNotificationsDocument(TypedDict):
+    """A part of a search."""
+
+    notifications: Annotated[list[NotificationDocument], member("those that were found, the oldest first")]
+    next: Annotated[int | None, member("where to go on, by `before`; `null`: all that is kept was searched")]
+    reached: Annotated[
+        float | None, member("Unix seconds of the oldest notification that was checked; `null` if none was")
+    ]
+    checked: Annotated[int, member("the number of notifications that were checked")]
+
+
 class NotifyQuery(TypedDict, total=False):
     """The parameters of a stream of notifications."""
 

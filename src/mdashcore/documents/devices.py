@@ -98,7 +98,13 @@ class DeviceDocument(TypedDict):
     name: Annotated[str, member("text for people; the id if none was given")]
     online: Annotated[bool, member("whether it is connected now")]
     since: Annotated[str | None, member("when it came online, or went offline; `null` if it never connected")]
-    last_seen: Annotated[str | None, member("when the server last received something from it; `null` if never")]
+    last_seen: Annotated[
+        str | None,
+        member(
+            "when the server last received something from it; `null` if never. While it is connected to another server "
+            "on the same store, this is up to 15 minutes old"
+        ),
+    ]
     created_at: Annotated[str | None, member("when it was registered")]
     tags: Annotated[dict[str, TagValue], member("names with text or `true`, by which people group devices")]
     shadow: Annotated[TaggedShadow, member("its shadow")]

@@ -21,6 +21,7 @@ from mdashcore.hub.fleet.summaries import Summaries
 from mdashcore.hub.images import FREE_DISK, Images
 from mdashcore.hub.jobs.service import Jobs
 from mdashcore.hub.limits import AccountLimits
+from mdashcore.hub.log_search import LogSearcher
 from mdashcore.hub.maintenance.retention import Retention
 from mdashcore.hub.nodes import Nodes
 from mdashcore.hub.observer import HubObserver, check_observer
@@ -66,6 +67,7 @@ class Hub:
         presence: which device is connected, to which node, and since when.
         feed: notifications: emitted, read, and delivered to subscribers.
         series: what a device has reported over time.
+        log_search: search in the stored notifications.
         updates: the newest firmware update of each device, and the ended ones before it.
         rollouts: images for many devices.
         firmware: the library of images that are kept for updates and rollouts.
@@ -170,6 +172,9 @@ class Hub:
         self.presence: Presence = Presence(documents, now=now, contention=contention)
         self.series: SeriesReader = SeriesReader(
             backend.logs, self.feed.reader, self.presence, now=now, monotonic=monotonic
+        )
+        self.log_search: LogSearcher = LogSearcher(
+            backend.logs, self.feed.events, self.feed.reader, monotonic=monotonic
         )
         self.nodes: Nodes = Nodes(documents, now=now)
         self.shadows: Shadows = Shadows(

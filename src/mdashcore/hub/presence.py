@@ -7,6 +7,7 @@ So the end of an old connection, however late it is noticed, never hides a newer
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from mdashcore._errors import Damaged
@@ -74,6 +75,20 @@ class Presence:
             record = await self.records.change(str(key), change, replace_damaged=True)
         assert record is not None  # noqa: S101 - for the type checker: `change` never returns None
         return PresenceClaim(record.session, previous)
+
+    async def store_last_seen(self, key: DeviceKey, session: int, last_seen: float) -> None:
+        """Store when a connected device was last heard of, unless the session is not the newest any more.
+
+        A damaged record is left as it is: the next connection or its end replaces it.
+        """
+
+        def change(found: PresenceRecord | None) -> PresenceRecord | None:
+            if found is None or found.session != session or not found.online or (found.last_seen or 0) >= last_seen:
+                return None
+            return PresenceRecord(session, found.node, found.since, last_seen)
+
+        with suppress(Damaged):
+            await self.records.change(str(key), change)
 
     async def release(self, key: DeviceKey, session: int, last_seen: float, *, again: bool = False) -> bool:
         """Store that a connection has ended. Returns `True` if it was the newest: then the device is offline now.

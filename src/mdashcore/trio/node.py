@@ -217,6 +217,10 @@ class Node:
         await trio.sleep(2 * BEAT_INTERVAL)
         await self.devices.check_slowly(EXPELLED_CHECK_TIME)
 
+    async def _store_last_seen(self) -> None:
+        while True:
+            await self.background.persist(self.devices.store_last_seen)
+
     def _start(self) -> None:
         """Start the tasks that run as long as the node does."""
         hub, background = self.hub, self.background
@@ -224,6 +228,7 @@ class Node:
         background.run_for_ever("the driving of rollouts", self.rollouts.run)
         background.run_for_ever("the driving of jobs", self.jobs.run)
         start_upkeep(hub, background)
+        background.run_for_ever("the storing of last signs of devices", self._store_last_seen)
         watch = ClockWatch(hub.clock, self.update_supervisor.follow_clock, self.rollouts.follow_clock)
         background.run_every(CLOCK_INTERVAL, "the watching of the wall clock", watch.check)
 

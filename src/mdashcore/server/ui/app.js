@@ -7,6 +7,7 @@ import {keepFocus} from "./focus.js";
 import {forgetJobs} from "./jobs.js";
 import * as live from "./live.js";
 import {go, link, match, otherwise, route} from "./router.js";
+import {isUtc, onZone, setUtc} from "./zone.js";
 
 // Views. Each module's default export is a view: see router.js. They are loaded when they are first shown.
 
@@ -104,10 +105,23 @@ function drawBar() {
   bar.append(
     h("nav", {"aria-label": "Main"}, NAV.filter(([, , may]) => !may || may(who)).map(([name, label]) =>
       h("a", {href: link(name), "data-nav": name}, label))),
-    h("div", {class: "who"}, h("a", {href: "#/profile", "data-nav": "profile", "aria-label": `Profile of ${who.user}`}, who.user),
+    h("div", {class: "who"}, zoneButton(), h("a", {href: "#/profile", "data-nav": "profile", "aria-label": `Profile of ${who.user}`}, who.user),
       h("button", {type: "button", class: "quiet", onclick: () => logOut()}, "Log out")));
   markNav();
 }
+
+// Switches all times between local and UTC.
+function zoneButton() {
+  const button = h("button", {type: "button", class: "quiet zone", title: "Show all times in local time, or in UTC", onclick: () => setUtc(!isUtc())});
+  drawZone = () => {
+    setText(button, isUtc() ? "UTC" : "Local time");
+    button.setAttribute("aria-label", isUtc() ? "UTC: show local times" : "Local time: show times in UTC");
+  };
+  drawZone();
+  return button;
+}
+let drawZone = () => {};
+onZone(() => drawZone());
 
 function markNav() {
   for (const anchor of bar.querySelectorAll("[data-nav]")) {

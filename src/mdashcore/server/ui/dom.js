@@ -1,6 +1,8 @@
 // Builds elements. Text becomes a text node or an attribute, never markup, so the name of a device cannot become part
 // of the page. This dashboard has no other way to make elements.
 
+import {isToday, onZone, short, stamp} from "./zone.js";
+
 const SVG_NAMESPACE = "http://www.w3.org/2000/svg";
 
 // h("button", {class: "primary", onclick: save, disabled: busy}, "Save", icon)
@@ -118,12 +120,27 @@ export function ago(time) {
   return "just now";
 }
 
-// Makes a <time>, with the exact time in its title.
+// Makes a <time> with the age, and the exact time in its title.
 export function timeTag(time) {
-  if (time === null || time === undefined) return h("span", {class: "muted"}, "never");
-  const date = toDate(time);
-  return h("time", {datetime: date.toISOString(), title: date.toLocaleString()}, ago(date));
+  return time === null || time === undefined ? h("span", {class: "muted"}, "never") : madeTime(toDate(time), "ago");
 }
+
+// Makes a <time> in the form of a log: the time of the day, with the day before it if it is another one.
+export const clockTag = (seconds) => madeTime(toDate(seconds), "clock");
+
+const TIME_FORMS = {ago, clock: (date) => short(date / 1000)};
+
+function madeTime(date, form) {
+  return h("time", {datetime: date.toISOString(), title: stamp(date / 1000), "data-form": form, class: form === "clock" && !isToday(date / 1000) ? "old" : null}, TIME_FORMS[form](date));
+}
+
+onZone(() => {
+  for (const tag of document.querySelectorAll("time[data-form]")) {
+    const date = new Date(tag.dateTime);
+    tag.title = stamp(date / 1000);
+    setText(tag, TIME_FORMS[tag.dataset.form](date));
+  }
+});
 
 function toDate(time) {
   return typeof time === "number" ? new Date(time * 1000) : new Date(time);
@@ -134,4 +151,21 @@ export function bytes(count) {
   if (count < 1024) return `${count} B`;
   const unit = count < 2 ** 20 ? ["KiB", 2 ** 10] : count < 2 ** 30 ? ["MiB", 2 ** 20] : ["GiB", 2 ** 30];
   return `${(count / unit[1]).toFixed(1)} ${unit[0]}`;
+}
+
+const SHORT_TEXT = 400; // characters of a text that are shown first
+
+// A text of any length, cut, with a button that shows all of it.
+export function longText(text, whole = text, limit = SHORT_TEXT) {
+  const isLong = text.length > limit || whole !== text;
+  const cut = h("bdi", {}, text.length > limit ? `${text.slice(0, limit)}…` : text);
+  if (!isLong) return cut;
+  const more = h("button", {type: "button", class: "quiet more", "aria-expanded": "false", onclick: () => {
+    const open = more.getAttribute("aria-expanded") === "true";
+    more.setAttribute("aria-expanded", !open);
+    setText(more, open ? "more" : "less");
+    if (open) more.nextSibling.remove();
+    else more.after(h("pre", {class: "code whole", tabindex: 0}, h("bdi", {}, whole)));
+  }}, "more");
+  return h("span", {}, cut, more);
 }

@@ -376,9 +376,10 @@ function apply(note) {
     if (note.data?.name !== undefined) device.name = note.data.name;
     if (note.data?.tags !== undefined) device.tags = note.data.tags;
     if (note.data?.delta_limit !== undefined) reread(note.id); // the platform's limit may apply now
+    if (note.data?.shadow?.state?.reported !== undefined && device.online) device.last_seen = time; // it has reported
     if (note.data?.shadow) applyShadow(device, note.data.shadow);
     mark(note.id);
-  } else if (note.name.startsWith("rpc.out.")) {
+  } else if (note.name.startsWith("rpc.out.") || note.name === "rejected") {
     device.last_seen = time;
     mark(note.id);
   }

@@ -1,16 +1,18 @@
 // Stored and live notifications in one list: the log as far back as a person scrolls, and the live ones below it.
 //
-// stream({label, query: {id, name}, accept(note), line(note) → node, nothing: node, onState}):
-//   {element, setQuery(query, accept), pause(), resume(), isPaused(), destroy()}
-//   query: for the server; accept: whether a note is shown. onState({paused, waiting}) after each change.
+// stream({label, query: {id, name, text, from, to}, accept(note), line(note) → node, nothing: node, onState}):
+//   {element, setQuery(query, accept), pause(), resume(), isPaused(), shown(): the notifications on the page, destroy()}
+//   query: for the server, which searches if it has a text or a time (Unix seconds); accept: whether a note is shown.
+//   onState({paused, waiting}) after each change.
 //
 // No notification is missed between the two: live ones wait during a read, and each counts once by its offset. After
 // its first notification, live.js leaves none out.
 
-import {LOG_END, post} from "./api.js";
+import {LOG_END, get, post} from "./api.js";
 import {inWords} from "./dialog.js";
 import {fill, h, setText} from "./dom.js";
 import * as live from "./live.js";
+import {short} from "./zone.js";
 
 const READ_PAGE = 200; // notifications in one read
 const KEPT_LINES = 2000; // lines in the page while it follows: more are read again when a person scrolls back
@@ -34,6 +36,7 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
   let wished = false; // a person has scrolled to the top meanwhile
   let complete = false; // whether the beginning of the log is loaded
   let dead = false;
+  let searched = null; // where the server's search goes on, and the time that it has reached: {next, reached}
 
   const edge = h("div", {class: "stream-edge"});
   const lines = h("div", {});
@@ -65,8 +68,8 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
     const isEmpty = lines.childElementCount === 0 && reading === null;
     jump.hidden = unread === 0 && !detached;
     setText(jump, unread ? `${unread} new ↓` : "To the newest ↓");
-    none.hidden = !(isEmpty && complete && notes.length === 0);
-    hidden.hidden = !(isEmpty && notes.length > 0);
+    none.hidden = !(isEmpty && complete && notes.length === 0 && !isSearch());
+    hidden.hidden = !(isEmpty && (notes.length > 0 || (isSearch() && complete)));
     onState?.({paused, waiting: paused ? waiting.length : 0});
   }
 
@@ -102,9 +105,11 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
   function drawEdge() {
     if (!complete) fill(edge, h("button", {type: "button", class: "quiet", onclick: lookBack}, "Look further back"));
     else fill(edge, lines.childElementCount > 0 && "This is the beginning of the log.");
+    if (!complete && searched?.reached) edge.append(` Searched back to ${short(searched.reached)}.`);
   }
 
-  const ask = (body) => post("/logs", {...query, ...body});
+  const isSearch = () => Boolean(query.text || query.from || query.to);
+  const ask = (body) => post("/logs", {...(query.id !== undefined && {id: query.id}), ...(query.name !== undefined && {name: query.name}), ...body});
 
   // Begins with the newest.
   function start() {
@@ -112,6 +117,7 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
     waiting = [];
     unread = 0;
     complete = detached = false;
+    searched = null;
     following = true;
     behind = live.connectionState() !== "live";
     fill(lines);
@@ -122,6 +128,7 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
   }
 
   async function page(check) {
+    if (isSearch()) return searchPage(check);
     const found = await ask({before: notes[0]?.offset ?? LOG_END, limit: READ_PAGE});
     check();
     complete = found.length < READ_PAGE;
@@ -129,12 +136,24 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
     return found.some(accept);
   }
 
+  // The next part of the server's search, which says how far it has come.
+  async function searchPage(check) {
+    const before = searched?.next ?? notes[0]?.offset;
+    const found = await get("/logs", {...query, before, limit: READ_PAGE});
+    check();
+    searched = found;
+    complete = found.next === null;
+    if (!complete && found.reached !== null) fill(edge, `Searching… back to ${short(found.reached)}`);
+    prepend(found.notifications);
+    return found.notifications.some(accept);
+  }
+
   async function fillBox(check) {
     for (let reads = 0; !complete && box.scrollHeight < box.clientHeight + NEAR_TOP && reads < LOOK_BACK; reads += 1) await page(check);
   }
 
   function lookBack() {
-    if (reading || complete || notes.length === 0) return;
+    if (reading || complete || (notes.length === 0 && !isSearch())) return;
     wished = false;
     read(async (check) => {
       for (let reads = 0; !complete && reads < LOOK_BACK && !(await page(check)); reads += 1);
@@ -147,7 +166,7 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
     if (!behind || paused || reading || live.connectionState() !== "live") return;
     behind = false;
     if (detached) takeWaiting();
-    else if (notes.length === 0) start();
+    else if (notes.length === 0 || isSearch()) start();
     else {
       read(async (check) => {
         for (let reads = 0; reads < LOOK_BACK; reads += 1) {
@@ -219,6 +238,7 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
     const oldest = Number(lines.firstChild?.dataset.offset ?? notes.at(-1).offset);
     notes = notes.filter(({offset}) => offset >= oldest).slice(-MAX_FILTERED);
     complete = false;
+    searched = null; // it goes on before the oldest line
     if (!reading) drawEdge();
   }
 
@@ -276,7 +296,7 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
   return {
     element,
     setQuery: (next, nextAccept = () => true) => {
-      const isSame = next.id === query.id && next.name === query.name && !detached;
+      const isSame = ["id", "name", "text", "from", "to"].every((part) => next[part] === query[part]) && !detached;
       query = next;
       accept = nextAccept;
       if (!isSame) return start();
@@ -296,6 +316,7 @@ export function stream({label, query, accept = () => true, line, nothing, onStat
     },
     resume: toEnd,
     isPaused: () => paused,
+    shown: () => notes.filter(accept),
     destroy: () => {
       dead = true;
       clearTimeout(timer);
@@ -319,30 +340,4 @@ export function pauseButton(shown) {
     setText(button, shown().isPaused() ? "Go on" : "Pause");
   };
   return {button, draw};
-}
-
-// A <time> in the form of a log: the time of the day, with the day before it if it is another one.
-export function clockTag(seconds) {
-  const date = new Date(seconds * 1000);
-  const clock = date.toLocaleTimeString("en-GB");
-  const isToday = date.toDateString() === new Date().toDateString();
-  return h("time", {datetime: date.toISOString(), title: date.toLocaleString(), class: isToday ? null : "old"},
-    isToday ? clock : `${date.toLocaleDateString("en-GB", {day: "numeric", month: "short"})} ${clock}`);
-}
-
-const SHORT_TEXT = 400; // characters of a text that are shown first
-
-// A text of any length, cut, with a button that shows all of it.
-export function longText(text, whole = text, limit = SHORT_TEXT) {
-  const isLong = text.length > limit || whole !== text;
-  const short = h("bdi", {}, text.length > limit ? `${text.slice(0, limit)}…` : text);
-  if (!isLong) return short;
-  const more = h("button", {type: "button", class: "quiet more", "aria-expanded": "false", onclick: () => {
-    const open = more.getAttribute("aria-expanded") === "true";
-    more.setAttribute("aria-expanded", !open);
-    setText(more, open ? "more" : "less");
-    if (open) more.nextSibling.remove();
-    else more.after(h("pre", {class: "code whole", tabindex: 0}, h("bdi", {}, whole)));
-  }}, "more");
-  return h("span", {}, short, more);
 }

@@ -59,7 +59,7 @@ export default async function view({id, tab, query, session}) {
   function draw(now) {
     setText(name.firstChild, now.name);
     fill(status, onlineTag(now), damagedTag(now.damaged));
-    fill(details, h("code", {}, foreign(now.id)), now.last_seen === null ? " · never seen" : [" · last seen ", timeTag(now.last_seen)]);
+    fill(details, h("code", {}, foreign(now.id)), now.online ? [" · online since ", timeTag(now.since)] : now.last_seen === null ? " · never seen" : [" · last seen ", timeTag(now.last_seen)]);
     const written = JSON.stringify(now.tags);
     if (tags.dataset.tags === written) return; // a person who works in it keeps it
     tags.dataset.tags = written;

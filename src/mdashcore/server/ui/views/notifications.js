@@ -1,18 +1,22 @@
 // All notifications: live, and as far back as the log goes.
 
-import {empty} from "../dialog.js";
-import {foreign, h, setText} from "../dom.js";
+import {copyButton, empty} from "../dialog.js";
+import {clockTag, foreign, h, longText, setText} from "../dom.js";
 import * as live from "../live.js";
+import {TYPING_PAUSE, deviceField, servedText, timeField} from "../log_filter.js";
 import {KINDS, summary, weight} from "../notes.js";
 import {link} from "../router.js";
-import {clockTag, longText, pauseButton, stream} from "../stream.js";
+import {pauseButton, stream} from "../stream.js";
 
 const INLINE_LENGTH = 140; // characters of JSON that are read at a glance
 
 export default function view({query}) {
   const kind = h("select", {"aria-label": "Kind", onchange: refilter}, KINDS.map(({key, label}) => h("option", {value: key}, label)));
   if (KINDS.some(({key}) => key === query.kind)) kind.value = query.kind;
-  const search = h("input", {type: "search", placeholder: "Device, name or text", "aria-label": "Filter notifications", value: query.q ?? "", oninput: refilter, spellcheck: "false", autocapitalize: "none"});
+  const search = h("input", {type: "search", placeholder: "Text", "aria-label": "Filter notifications", value: query.q ?? "", oninput: refilter, spellcheck: "false", autocapitalize: "none"});
+  const device = deviceField({value: query.device, onChange: refilter});
+  const time = timeField({query, onChange: refilter});
+  const copy = copyButton(() => shown.shown().map((note) => `${new Date(note.time * 1000).toISOString()} ${note.id} ${note.name} ${summary(note)}`).join("\n"), "Copy");
   const state = h("p", {class: "muted count", role: "status"});
   const pause = pauseButton(() => shown);
   const shown = stream({
@@ -37,26 +41,36 @@ export default function view({query}) {
   function wanted() {
     const {name, accept} = KINDS.find(({key}) => key === kind.value);
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const id = device.id(), times = time.times(), text = servedText(words);
     return {
-      query: {...(name && {name})},
-      accept: (note) => accept(note) && (words.length === 0 || contains(note, words)),
+      query: {...(id && {id}), ...(name && {name}), ...(text && {text}), ...times},
+      accept: (note) => accept(note) && note.time >= (times.from ?? 0) && note.time <= (times.to ?? Infinity) && (words.length === 0 || contains(note, words)),
     };
   }
 
+  let typing = 0;
+
+  // Asks the server once a person has stopped typing.
   function refilter() {
-    const asked = {...(search.value.trim() && {q: search.value}), ...(kind.value !== "all" && {kind: kind.value})};
+    const id = device.id();
+    const asked = {...(search.value.trim() && {q: search.value}), ...(id && {device: id}), ...(kind.value !== "all" && {kind: kind.value}), ...time.asked()};
     const address = new URLSearchParams(asked).toString();
     history.replaceState(null, "", `#/notifications${address && `?${address}`}`);
-    const next = wanted();
-    shown.setQuery(next.query, next.accept);
+    clearTimeout(typing);
+    typing = setTimeout(() => {
+      const next = wanted();
+      shown.setQuery(next.query, next.accept);
+    }, TYPING_PAUSE);
   }
 
   return {
     title: "Notifications",
     element: h("section", {class: "page fill", "aria-label": "Notifications"},
-      h("header", {class: "page-head"}, h("h1", {}, "Notifications"), state, h("div", {class: "tools"}, search, kind, pause.button)),
+      h("header", {class: "page-head"}, h("h1", {}, "Notifications"), state, h("div", {class: "tools"}, search, device.element, kind, time.element, pause.button, copy)),
       shown.element),
     destroy: () => {
+      clearTimeout(typing);
+      time.destroy();
       unsubscribe();
       shown.destroy();
     },
@@ -64,8 +78,7 @@ export default function view({query}) {
 }
 
 const contains = (note, words) => {
-  const device = live.devices.get(note.id);
-  const text = `${note.name} ${note.id} ${device?.name ?? ""} ${note.data === undefined ? "" : JSON.stringify(note.data)}`.toLowerCase();
+  const text = `${note.name} ${note.id} ${note.data === undefined ? "" : JSON.stringify(note.data)}`.toLowerCase();
   return words.every((word) => text.includes(word));
 };
 

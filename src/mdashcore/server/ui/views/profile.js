@@ -3,6 +3,7 @@
 import {get, put} from "../api.js";
 import {act, ask, errorLine, toast} from "../dialog.js";
 import {field, h} from "../dom.js";
+import {isUtc, onZone, setUtc} from "../zone.js";
 import {amount, nameOf, share} from "./limits/parts.js";
 
 export default async function view({session, logOut}) {
@@ -36,8 +37,12 @@ export default async function view({session, logOut}) {
     });
   }
 
+  const utc = h("input", {type: "checkbox", checked: isUtc(), onchange: () => setUtc(utc.checked)});
+  const unlisten = onZone(() => { utc.checked = isUtc(); });
+
   return {
     title: "Profile",
+    destroy: unlisten,
     element: h("section", {class: "page stack narrow", "aria-label": "Profile"},
       h("h1", {}, "Profile"),
       h("div", {class: "card stack"}, h("h2", {}, "You"),
@@ -47,6 +52,8 @@ export default async function view({session, logOut}) {
       h("div", {class: "card stack"}, h("h2", {}, "What you have"),
         h("dl", {class: "about"}, limits.map((limit) => [h("dt", {}, nameOf(limit.name)),
           h("dd", {}, share(limit, limit.use), h("span", {class: "muted"}, ` of ${amount(limit.name, limit.limit)}`))]))),
+      h("div", {class: "card stack"}, h("h2", {}, "Times"),
+        h("label", {class: "choice-line"}, utc, "Show all times in UTC, not in local time. This browser remembers it.")),
       h("form", {class: "card", onsubmit: submit}, h("h2", {}, "Password"),
         h("input", {type: "text", autocomplete: "username", value: session.user, hidden: true, "aria-label": "User"}),
         field("Old password", old), field("New password", fresh), field("New password again", again), error.element,

@@ -1,10 +1,11 @@
 // The log of a device, live and stored.
 
 import {LOG_END, post} from "../../api.js";
-import {empty, errorLine, progress} from "../../dialog.js";
-import {foreign, h, setText} from "../../dom.js";
+import {copyButton, empty, errorLine, progress} from "../../dialog.js";
+import {clockTag, foreign, h, longText, setText} from "../../dom.js";
+import {TYPING_PAUSE, servedText} from "../../log_filter.js";
 import {logText, summary, weight} from "../../notes.js";
-import {clockTag, longText, pauseButton, stream} from "../../stream.js";
+import {pauseButton, stream} from "../../stream.js";
 
 const READ_PAGE = 1000; // notifications in one read of a download: the server gives no more
 const MAX_LINES = 50_000; // lines in one download: some megabytes
@@ -20,6 +21,7 @@ export default function tab(device) {
   const saved = h("p", {class: "muted", role: "status", hidden: true});
   let downloading = null;
   const download = h("button", {type: "button", onclick: () => (downloading ? downloading.abort() : save())}, "Download");
+  const copy = copyButton(() => shown.shown().map((note) => `${new Date(note.time * 1000).toISOString()} ${textOf(note, kind.value === "all")}`).join("\n"));
   const pause = pauseButton(() => shown);
   const shown = stream({
     label: "Log",
@@ -34,15 +36,20 @@ export default function tab(device) {
 
   function wanted() {
     const words = search.value.toLowerCase();
+    const text = kind.value === "log" && servedText([words]); // of all that happens, the page shows more words than the server has
     return {
-      query: {id, ...(kind.value === "log" && {name: "rpc.out.Log"})},
+      query: {id, ...(kind.value === "log" && {name: "rpc.out.Log"}), ...(text && {text})},
       accept: (note) => words === "" || textOf(note, kind.value === "all").toLowerCase().includes(words),
     };
   }
 
+  let typing = 0;
   function refilter() {
-    const next = wanted();
-    shown.setQuery(next.query, next.accept);
+    clearTimeout(typing);
+    typing = setTimeout(() => {
+      const next = wanted();
+      shown.setQuery(next.query, next.accept);
+    }, TYPING_PAUSE);
   }
 
   // Saves the stored log with the present choice and filter.
@@ -56,7 +63,7 @@ export default function tab(device) {
     bar.set(null);
     bar.element.hidden = false;
     try {
-      const {lines, count, isCut} = await readBack({query, accept, signal, onProgress: bar.set}, (note) => `${new Date(note.time * 1000).toISOString()} ${textOf(note, all)}\n`);
+      const {lines, count, isCut} = await readBack({query: {id, ...(query.name && {name: query.name})}, accept, signal, onProgress: bar.set}, (note) => `${new Date(note.time * 1000).toISOString()} ${textOf(note, all)}\n`);
       const words = isCut ? `Only the newest ${inFigures(count)} entries: there are older ones.` : `${inFigures(count)} ${count === 1 ? "entry" : "entries"} saved.`;
       offer(`${id}.log`, new Blob([isCut ? `${words}\n` : "", ...lines], {type: "text/plain"}));
       saved.hidden = false;
@@ -72,9 +79,10 @@ export default function tab(device) {
 
   return {
     element: h("section", {class: "stack", "aria-label": "Log"},
-      h("header", {class: "page-head flat"}, h("h2", {}, "Log"), state, h("div", {class: "tools"}, search, kind, pause.button, download)),
+      h("header", {class: "page-head flat"}, h("h2", {}, "Log"), state, h("div", {class: "tools"}, search, kind, pause.button, copy, download)),
       error.element, bar.element, saved, shown.element),
     destroy: () => {
+      clearTimeout(typing);
       downloading?.abort();
       shown.destroy();
     },

@@ -9,10 +9,10 @@ import {facts} from "./parts.js";
 import {presenceStrip} from "./presence.js";
 import {values} from "./values.js";
 
-export default function overview(device) {
+export default function overview(device, context) {
   const banner = commitBanner(device);
   const strip = presenceStrip(device);
-  const plots = values(device);
+  const plots = values(device, context);
   const about = h("div", {class: "card device-facts"});
   const first = h("div", {});
 
@@ -58,6 +58,6 @@ function described(device) {
     ["RAM", typeof free === "number" && typeof total === "number" ? `${bytes(free)} of ${bytes(total)} free` : null],
     ["Shadow", h("a", {href: link("device", device.id, "shadow")}, `version ${device.shadow.version}`)],
     ["Registered", timeTag(device.created_at)],
-    ["Last seen", timeTag(device.last_seen)],
+    device.online ? ["Online since", timeTag(device.since)] : ["Last seen", timeTag(device.last_seen)],
   ];
 }

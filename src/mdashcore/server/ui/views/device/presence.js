@@ -4,6 +4,7 @@ import {LOG_END, LOG_PAGE, post} from "../../api.js";
 import {errorLine} from "../../dialog.js";
 import {fill, h, s, setText} from "../../dom.js";
 import * as live from "../../live.js";
+import {onZone, short} from "../../zone.js";
 import {duration} from "./parts.js";
 
 const KEPT_CHANGES = 2000; // changes kept: more than the strip has pixels
@@ -82,7 +83,7 @@ export function presenceStrip(device) {
       cursor.setAttribute("x", x);
       cursor.setAttribute("width", width);
     }
-    setText(readout, segment ? `${STATE_WORDS.get(segment.online)} for ${duration(segment.to - segment.from)}, from ${clock(segment.from)} to ${clock(segment.to)}` : summary());
+    setText(readout, segment ? `${STATE_WORDS.get(segment.online)} for ${duration(segment.to - segment.from)}, from ${short(segment.from)} to ${short(segment.to)}` : summary());
   }
 
   function place({from, to}) {
@@ -95,19 +96,13 @@ export function presenceStrip(device) {
     if (!ready) return error.element.hidden ? "Reading the log…" : "";
     const known = shown.filter(({online}) => online !== null);
     if (!known.length) return "The log has no entries of this time";
-    const since = known[0] === shown[0] ? "" : ` since ${clock(known[0].from)}`; // the log does not go back further, or the device did not exist
+    const since = known[0] === shown[0] ? "" : ` since ${short(known[0].from)}`; // the log does not go back further, or the device did not exist
     const sum = (parts) => parts.reduce((total, {from, to}) => total + to - from, 0);
     if (!known.some(({online}) => online)) return `Not connected${since || " in this time"}`;
     const share = (100 * sum(known.filter(({online}) => online))) / sum(known);
     const outages = known.filter(({online}, i) => !online && i > 0).length;
     const percent = share > 99.9 && share < 100 ? "over 99.9" : share >= 10 ? Math.round(share) : share.toFixed(1);
     return `Online ${percent} % of the time${since}${outages ? `, ${outages} ${outages === 1 ? "interruption" : "interruptions"}` : ""}`;
-  }
-
-  function clock(time) {
-    const date = new Date(time * 1000);
-    const today = date.toDateString() === new Date().toDateString();
-    return today ? date.toLocaleTimeString() : date.toLocaleString(undefined, {day: "numeric", month: "short", hour: "2-digit", minute: "2-digit"});
   }
 
   // The shortest span that shows all that is known, a week at most.
@@ -126,7 +121,7 @@ export function presenceStrip(device) {
       const [y, height] = segment.online ? [0, HEIGHT] : segment.online === false ? [HEIGHT - 10, 10] : [HEIGHT - 2, 2];
       return s("rect", {class: STATE_NAMES.get(segment.online), x, width, y, height});
     }));
-    setText(start, from === registered ? `registered ${clock(from)}` : clock(from));
+    setText(start, from === registered ? `registered ${short(from)}` : short(from));
     svg.setAttribute("aria-label", `Presence, ${SPANS.find(([key]) => key === period)[1].toLowerCase()}: ${summary()}`);
     point(active !== null && shown[active] ? active : null);
   }
@@ -177,6 +172,7 @@ export function presenceStrip(device) {
     draw();
   }, {id: device.id});
   const unlisten = live.onState((state) => state === "live" && !error.element.hidden && load());
+  const unzone = onZone(draw);
   const timer = setInterval(draw, DRAW_INTERVAL);
   draw();
   load();
@@ -186,6 +182,7 @@ export function presenceStrip(device) {
       controller.abort();
       unsubscribe();
       unlisten();
+      unzone();
       clearInterval(timer);
     },
   };

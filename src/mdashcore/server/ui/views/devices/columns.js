@@ -27,7 +27,7 @@ export const COLUMNS = [
   {key: "version", title: "Firmware", width: "minmax(6rem, 1.2fr)", hide: "phone", cell: firmwareCell, sort: (device) => word(firmware(device).fw_version)},
   {key: "committed", title: "Committed", width: "7.6rem", hide: "phone", cell: committedCell, sort: (device) => (isUncommitted(device) ? 0 : firmware(device).is_committed === true ? 2 : 1)},
   {key: "ram", title: "Free RAM", width: "8.3rem", hide: "phone", cell: ramCell, sort: (device) => device.ram.at(-1) ?? -1},
-  {key: "seen", title: "Last seen", width: "6.6rem", hide: "phone", end: true, cell: (device) => timeTag(device.last_seen), sort: (device) => device.last_seen ?? ""},
+  {key: "seen", title: "Last seen", width: "6.6rem", hide: "phone", end: true, cell: seenCell, sort: (device) => (device.online ? "~" : device.last_seen ?? "")},
   {key: "menu", title: h("span", {class: "visually-hidden"}, "Actions"), width: "36px", phone: "36px", end: true, cell: menuCell},
 ];
 
@@ -36,8 +36,13 @@ const text = (value) => (word(value) ? foreign(value, {title: value}) : h("span"
 function nameCell(device) {
   return h("span", {class: "two-lines"},
     h("a", {href: link("device", device.id), tabindex: -1, title: device.name}, foreign(device.name || device.id)), damagedTag(device.damaged),
-    h("small", {class: "only-phone"}, device.name !== device.id && [foreign(device.id), " · "], timeTag(device.last_seen)),
+    h("small", {class: "only-phone"}, device.name !== device.id && [foreign(device.id), " · "], device.online && "since ", timeTag(device.online ? device.since : device.last_seen)),
     Object.keys(device.tags).length > 0 && h("small", {class: "hide-phone row-chips"}, tagChips(device.tags)));
+}
+
+// A device that is connected is seen now: how long it has been connected says more.
+function seenCell(device) {
+  return device.online ? h("span", {class: "two-lines"}, "now", h("small", {}, "since ", timeTag(device.since))) : timeTag(device.last_seen);
 }
 
 function firmwareCell(device) {
