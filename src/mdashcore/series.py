@@ -108,7 +108,8 @@ def gaps(events: Iterable[PresenceEvent], start: float, end: float, *, is_online
     A device is online from `online` to the next other event. Before the first event of all it was in the other state.
 
     Args:
-        events: all changes since `start`, in any order; earlier and later ones may be among them.
+        events: all changes since `start`, in any order of their times, those of the same time in their own; earlier
+            and later ones may be among them.
         start, end: the range, in Unix seconds.
         is_online: whether the device is online after the last event, which matters only if there is none.
     """

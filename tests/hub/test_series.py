@@ -126,6 +126,14 @@ def test_all_that_is_stored(tools, make_hub):
     assert [(point.time, point.count) for point in found.points["t"]] == [(650.0, 1)]
 
 
+def test_a_device_that_connects_in_the_moment_of_its_registration(tools, make_hub):
+    """It is online from then on: of the same time the later notification counts."""
+    hub, logs = make_hub()
+    append(tools, logs, 900, "created")
+    append(tools, logs, 900, "online")
+    assert tools.run(hub.series.read(LAMP, SeriesRequest({"t": ("t",)}, 10))).gaps == []
+
+
 def test_of_the_time_before_the_log_no_gap_is_told(tools, make_hub):
     """Nothing is known of it."""
     hub, logs = make_hub()

@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from conftest import PHONE
+PHONE = {"width": 390, "height": 844}
 
 HOSTILE = "<img src=x onerror=alert(1)>\u202e"
 

@@ -131,7 +131,7 @@ class SeriesReader:
             start,
             end,
             {place: each.points() for place, each in series.items()},
-            gaps(found.events, known, end, is_online=is_online) if known < end else [],
+            gaps(reversed(found.events), known, end, is_online=is_online) if known < end else [],
             found.oldest,
             is_complete,
         )

@@ -5,6 +5,7 @@
 // set([[time, value], …])}: the extremes of both axes, and values on hover and by arrow keys.
 
 import {fill, h, s, setText} from "./dom.js";
+import {short} from "./zone.js";
 
 export function sparkline(values, {label, width = 72, height = 20} = {}) {
   if (values.length < 2) return h("span", {class: "muted", "aria-label": `${label}: not enough values`, role: "img"}, "–");
@@ -64,7 +65,7 @@ export function plot({label, name = label, unit = "", format = (value) => value.
     marker.setAttribute("x1", x);
     marker.setAttribute("x2", x);
     marker.setAttribute("visibility", "visible");
-    setText(readout, `${text(data[index][1])} at ${new Date(data[index][0]).toLocaleTimeString()}`);
+    setText(readout, `${text(data[index][1])} at ${short(data[index][0] / 1000)}`);
   }
 
   function draw() {

@@ -4,6 +4,7 @@ import {del, devicePath, get, post, upload} from "../../api.js";
 import {ask, errorLine, progress} from "../../dialog.js";
 import {bytes, fill, foreign, h, setText, timeTag} from "../../dom.js";
 import * as live from "../../live.js";
+import {short} from "../../zone.js";
 import {commitBanner, firmware, onTrial} from "./commit.js";
 import {imageForm} from "./image_form.js";
 import {duration, facts} from "./parts.js";
@@ -11,7 +12,6 @@ import {UPDATE_STATES, isEnd, label, statePicture} from "./state_picture.js";
 
 const CAN_CANCEL = new Set(["QUEUED", "TRANSFERRING"]); // in later states the device has been told to use the image
 const DRAW_INTERVAL = 1000; // ms between two drawings of the times
-const clock = (seconds) => new Date(1000 * seconds).toLocaleTimeString([], {hour: "2-digit", minute: "2-digit"});
 
 export default function ota(device) {
   let present = device;
@@ -99,7 +99,7 @@ export default function ota(device) {
     if (update) {
       const {image, progress_percent: percent, offset, rate, attempt, reason, changed} = update;
       state.className = `update-state ${is === "COMMITTED" ? "good" : isEnd(is) ? "bad" : ""}`;
-      setText(state, `${label(is)}: ${is === "QUEUED" && !present.online ? "waits until the device is online" : waits ? `waits until the device has forgotten the transfer before, at the latest ${clock(waits)}` : UPDATE_STATES[is]?.words ?? ""}.${reason && !waits ? ` ${reason.charAt(0).toUpperCase()}${reason.slice(1)}` : ""}`);
+      setText(state, `${label(is)}: ${is === "QUEUED" && !present.online ? "waits until the device is online" : waits ? `waits until the device has forgotten the transfer before, at the latest ${short(waits)}` : UPDATE_STATES[is]?.words ?? ""}.${reason && !waits ? ` ${reason.charAt(0).toUpperCase()}${reason.slice(1)}` : ""}`);
       bar.element.hidden = !(is === "TRANSFERRING" || is === "VERIFYING");
       const left = rate ? (image.size - offset) / rate : null;
       bar.set(is === "VERIFYING" ? null : percent / 100, is === "VERIFYING" ? "the device checks it" : `${percent} %, ${bytes(offset)} of ${bytes(image.size)}${rate ? `, ${bytes(Math.round(rate))}/s` : ""}${left > 1 ? `, ${duration(left)} left` : ""}`);

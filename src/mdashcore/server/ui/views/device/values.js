@@ -55,6 +55,7 @@ export function values(device, {session, query = {}} = {}) {
   let changes = []; // of presence, since the last answer
   let zooms = []; // what was shown before each zoom
   let controller = null;
+  let retry = 0; // the timer of the next try
   const grid = h("div", {class: "plots"});
   const none = h("p", {class: "muted"});
   const said = h("p", {class: "muted plots-time", role: "status"});
@@ -192,6 +193,7 @@ export function values(device, {session, query = {}} = {}) {
 
   async function load() {
     controller?.abort();
+    clearTimeout(retry);
     again.hidden = true;
     drawFrame();
     if (plots.size === 0) return;
@@ -210,6 +212,10 @@ export function values(device, {session, query = {}} = {}) {
       draw();
     } catch (problem) {
       if (mine.signal.aborted) return;
+      if (problem.status === 429) { // too many lists of the account at the moment
+        retry = setTimeout(load, 1000 * (problem.retryAfter ?? 1));
+        return;
+      }
       if (problem.status === undefined) console.error(problem); // a bug
       error.show(problem);
       again.hidden = false;
@@ -295,6 +301,7 @@ export function values(device, {session, query = {}} = {}) {
     destroy: () => {
       controller?.abort();
       clearTimeout(drawing);
+      clearTimeout(retry);
       timers.forEach(clearInterval);
       for (const stop of stops) stop();
       for (const key of [...plots.keys()]) drop(key);
