@@ -33,6 +33,7 @@ CHECK_INTERVAL: Final = 120.0  # seconds in which each device is checked once, f
 SEEN_INTERVAL: Final = 900.0  # seconds in which the last sign of each device is stored once: 11 writes a second for
 # 10 000 devices. What other nodes show is no older, nor what is known of a node that was killed
 
+
 class DeviceConnections(dict[DeviceKey, DeviceConnection]):
     """Each device's newest connection to this node.
 
