@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from mdashcore import _json
 from mdashcore.hub import Hub
+from mdashcore.hub.log_search import LogSearch
 from mdashcore.hub.series_reader import SeriesRequest
 from mdashcore.identity import DeviceKey
 from mdashcore.storage import open_backend
@@ -42,3 +44,21 @@ async def test_a_series_of_a_trimmed_log(url: str) -> None:
         assert kept[1] == (59.0, 63.5, 68.0, 10)
         assert kept[-1] == (139.0, 144.0, 149.0, 11)
         assert sum(count for *_, count in kept) == 100
+
+
+async def test_a_search_of_a_trimmed_log(url: str) -> None:
+    """Part by part each notification that is still kept is found once, and events that are older than the log."""
+    async with open_backend(url) as backend:
+        hub = Hub(backend, now=lambda: 5.0, monotonic=lambda: 0.0, entropy=os.urandom)
+        await hub.feed.emit("alice", "online", "lamp")
+        for number in range(150):
+            await hub.feed.emit("alice", "rpc.out.Log", "lamp", b'{"data":"line %d"}' % number)
+        await backend.logs.trim("notifications/alice", 100)
+        found, before = [], None
+        while True:
+            wanted = LogSearch(device="lamp", names=("online", "rpc.out.*"), before=before, limit=40)
+            part = await hub.log_search.search("alice", wanted)
+            found[:0] = [_json.decode(frame)["offset"] for frame in part.frames]
+            if (before := part.next) is None:
+                break
+        assert found == [0, *range(51, 151)]

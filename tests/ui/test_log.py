@@ -7,7 +7,6 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-
 QUIET = {"stats_interval": 3600, "log_interval": 3600}
 
 
