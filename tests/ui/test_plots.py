@@ -92,10 +92,10 @@ def test_times_are_local_or_utc(open_page, person, reports):
     utc = line.get_attribute("datetime")[11:19]
     hour = f"{(int(utc[:2]) + 9) % 24:02}"
     expect(line).to_have_text(re.compile(f"{hour}{utc[2:]}$"))
-    page.get_by_role("button", name="Local time: show times in UTC").click()
+    page.get_by_role("button", name="Local time, not UTC").click()
     expect(line).to_have_text(re.compile(f"{utc}$"))
     expect(line).to_have_attribute("title", re.compile(f"{utc} UTC$"))
     page.goto("/#/profile")
     expect(page.get_by_label("Show all times in UTC")).to_be_checked()
     page.get_by_label("Show all times in UTC").uncheck()
-    expect(page.get_by_role("button", name="Local time: show times in UTC")).to_be_visible()
+    expect(page.get_by_role("button", name="Local time, not UTC")).to_be_visible()

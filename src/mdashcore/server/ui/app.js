@@ -115,7 +115,7 @@ function zoneButton() {
   const button = h("button", {type: "button", class: "quiet zone", title: "Show all times in local time, or in UTC", onclick: () => setUtc(!isUtc())});
   drawZone = () => {
     setText(button, isUtc() ? "UTC" : "Local time");
-    button.setAttribute("aria-label", isUtc() ? "UTC: show local times" : "Local time: show times in UTC");
+    button.setAttribute("aria-label", isUtc() ? "UTC, not local time" : "Local time, not UTC");
   };
   drawZone();
   return button;
