@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, NotRequired, Required, TypedDict
 
+from msgspec import Meta
+
 from mdashcore.documents._members import DeviceId, member
 from mdashcore.documents.devices import TagPatch
 
@@ -92,7 +94,10 @@ class TagsChange(TypedDict, total=False):
 
     tags: Required[Annotated[TagPatch, member("merged into the tags of each device, as in a change of one")]]
     filter: Annotated[list[str], member("terms that have to hold", max_length=16)]
-    devices: Annotated[list[DeviceId], member("ids, of which the filter picks", min_length=1, max_length=20_000)]
+    devices: Annotated[
+        Annotated[list[DeviceId], Meta(min_length=1, max_length=20_000)] | None,
+        member("ids, of which the filter picks; `null` as if not given"),
+    ]
     all: Annotated[bool, member("every device, in place of `filter` and `devices`", False)]
     preview: Annotated[bool, member("whether nothing is changed, only counted", False)]
 
