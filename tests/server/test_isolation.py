@@ -30,6 +30,7 @@ class Request:
 
     body: object = None
     status: int = 200
+    query: str = ""
     admin: bool = False
     """Bob is none: 403, whatever he asks for."""
 
@@ -48,6 +49,7 @@ ROUTES = {
     "POST /api/v2/devices/<id>/rpc": Request({"id": 1, "method": "By.Bob"}),
     "GET /api/v2/devices/<id>/shadow": Request(),
     "POST /api/v2/devices/<id>/shadow": Request(SHADOW),
+    "GET /api/v2/devices/<id>/series": Request(query="?path=n"),
     "GET /api/v2/devices/<id>/ota": Request(None, 404),  # only alice's device was ever updated
     "POST /api/v2/devices/<id>/ota": Request(b"\xe9bob's image"),
     "DELETE /api/v2/devices/<id>/ota": Request(None, 404),
@@ -84,6 +86,7 @@ ROUTES = {
     "DELETE /api/v2/keys/<key>": Request(),
     "GET /api/v2/limits": Request(),
     "GET /api/v2/metrics": Request(),
+    "GET /api/v2/logs": Request(),
     "POST /api/v2/logs": Request({"start": 0, "limit": 1000}),
     "GET /api/v2/me": Request(),
     "PUT /api/v2/me/password": Request({"old": "x", "new": "y"}, 403),  # he came with a key
@@ -218,6 +221,7 @@ async def ask(home, route, **ids):
     }
     for name, value in names.items():
         path = path.replace(f"<{name}>", value)
+    path += ROUTES[route].query
     body = ROUTES[route].body
     content = {"content": body} if isinstance(body, bytes) else {"json": body}
     return await home.person.http.request(method, home.person.server.url + path, **content)
