@@ -26,9 +26,9 @@ def form(page):
     return page.get_by_role("form", name="Update")
 
 
-def picture(page):
-    """The states, drawn."""
-    return page.get_by_role("img", name=re.compile("^The states of an update"))
+def steps(page):
+    """The way of the update, in five steps."""
+    return page.get_by_role("list", name=re.compile("^Steps of the update"))
 
 
 def repack(data, compression):
@@ -51,11 +51,17 @@ def test_an_update_from_the_file_to_the_commit(open_page, person, fleet, make_fi
         expect(form(page)).to_contain_text(words)
     axe(page)
     form(page).get_by_role("button", name="Update the device").click()
-    expect(picture(page)).to_have_accessible_name(re.compile("Now: Uncommitted, runs on trial. Next can be: Committed"))
+    expect(steps(page)).to_have_accessible_name(re.compile("Now: Uncommitted, runs on trial"))
+    expect(steps(page).locator("[aria-current=step]")).to_have_text(re.compile("Commit"))
+    banner = page.get_by_role("region", name="Update", exact=True).get_by_role("region", name="Uncommitted firmware")
+    for name in ("Commit", "Roll back"):  # the page is 800 px high
+        expect(banner.get_by_role("button", name=name)).to_be_in_viewport(ratio=1)
+    expect(banner.get_by_text("Rolls back by itself in")).to_be_in_viewport(ratio=1)
+    page.get_by_text("All states").click()
+    expect(page.get_by_role("img", name=re.compile("Now: Uncommitted.*Next can be: Committed"))).to_be_visible()
     axe(page)
-    banner = page.get_by_role("region", name="Uncommitted firmware")
     banner.get_by_role("button", name="Commit").click()
-    expect(picture(page)).to_have_accessible_name(re.compile("Now: Committed"))
+    expect(steps(page)).to_have_accessible_name(re.compile("Now: Committed"))
     expect(page.get_by_role("region", name="Firmware", exact=True)).to_contain_text("2.0")
     history = page.get_by_role("region", name="History").get_by_role("row").nth(1)
     expect(history).to_contain_text("Committed")
@@ -72,7 +78,7 @@ def test_rolling_back_is_shown(open_page, person, fleet, install):
     page = open_page(person, "#/device/lamp/ota")
     page.get_by_role("button", name="Roll back").click()
     page.get_by_role("dialog").get_by_role("button", name="Roll back").click()
-    expect(picture(page)).to_have_accessible_name(re.compile("Now: Rolled back"))
+    expect(steps(page)).to_have_accessible_name(re.compile("Now: Rolled back"))
     expect(page.get_by_role("region", name="History")).to_contain_text("Rolled back")
     expect(page.get_by_role("region", name="Uncommitted firmware")).to_be_hidden()
 
@@ -94,7 +100,7 @@ def test_an_update_waits_for_a_device_and_is_canceled(open_page, person, fleet, 
     expect(dialog).to_contain_text("The image is deleted from the server; the device keeps its firmware.")
     axe(page)
     dialog.get_by_role("button", name="Cancel the update").click()
-    expect(picture(page)).to_have_accessible_name(re.compile("Now: Canceled"))
+    expect(steps(page)).to_have_accessible_name(re.compile("Now: Canceled"))
     expect(page.get_by_role("region", name="History")).to_contain_text("Canceled")
 
 
@@ -122,7 +128,12 @@ def test_progress_is_shown_while_it_is_sent(open_page, person, fleet, make_firmw
     expect(update).to_contain_text("49 %, 10.0 KiB of 20.0 KiB")
     update.get_by_role("button", name="Cancel the update").click()
     page.get_by_role("dialog").get_by_role("button", name="Cancel the update").click()
-    expect(picture(page)).to_have_accessible_name(re.compile("Now: Canceled"))
+    expect(steps(page)).to_have_accessible_name(re.compile("Now: Canceled"))
+    for _ in range(2):  # as the page has seen it, and as the stored notifications tell it
+        expect(steps(page).get_by_role("listitem")).to_have_text(
+            [re.compile(f": {words}$") for words in ("done", "ended here", "not yet", "not yet", "not yet")]
+        )
+        page.reload()
 
 
 @pytest.mark.proof  # what a cut hides is read anew in one place, see test_live.py
@@ -134,7 +145,7 @@ def test_what_happened_behind_a_cut_is_shown(open_page, person, fleet, install, 
     cable.cut()
     install("lamp", version="2.0")
     cable.mend()
-    expect(picture(page)).to_have_accessible_name(re.compile("Now: Uncommitted"))
+    expect(steps(page)).to_have_accessible_name(re.compile("Now: Uncommitted"))
     expect(page.get_by_role("region", name="Uncommitted firmware")).to_contain_text("Rolls back by itself")
 
 
@@ -296,7 +307,7 @@ def test_a_transfer_that_the_device_still_holds(open_page, person, fleet, make_f
     expect(dialog).to_contain_text("some restart")
     axe(page)
     dialog.get_by_role("button", name="End the transfer").click()
-    expect(picture(page)).to_have_accessible_name(re.compile("Now: Rebooting"))
+    expect(steps(page)).to_have_accessible_name(re.compile("Now: Rebooting"))
     expect(update.get_by_role("button", name="End the old transfer")).to_be_hidden()
 
 
@@ -312,5 +323,5 @@ def test_a_device_that_does_not_say_whether_it_is_committed(open_page, person, f
     expect(banner).to_contain_text(re.compile("If it still runs in .*, it counts as committed"))
     axe(page)
     banner.get_by_role("button", name="Commit").click()
-    expect(picture(page)).to_have_accessible_name(re.compile("Now: Committed"))
+    expect(steps(page)).to_have_accessible_name(re.compile("Now: Committed"))
     expect(banner).to_be_hidden()

@@ -180,7 +180,7 @@ def test_every_tab_is_accessible_in_every_look(open_page, person, fleet, install
         "RPC": page.get_by_role("button", name="GPIO.Toggle"),
         "Files": page.get_by_role("button", name="init.js", exact=True),
         "Config": page.get_by_label("ssid of wifi.sta.ssid"),
-        "OTA": page.get_by_role("img", name=re.compile("Now: Uncommitted")),
+        "OTA": page.get_by_role("list", name=re.compile("Now: Uncommitted")),
     }
     for tab, there in ready.items():
         page.get_by_role("navigation", name="Device").get_by_role("link", name=tab).click()

@@ -296,3 +296,46 @@ def test_a_delta_that_the_device_does_not_take(open_page, person, desire, axe):
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog")).to_have_count(0)
     assert person.http.get("/devices/lamp").json()["delta_limit"] is None
+
+
+def test_two_hundred_reported_values(open_page, person, desire, axe):
+    """They fold by section; a search finds keys and values; what is shown is copied; a report moves nothing."""
+    person.register("lamp")
+    sections = {f"room{n}": {f"sensor{m}": n * 10 + m for m in range(10)} for n in range(20)}
+    desire("lamp", "reported", **sections)
+    desire("lamp", room7={"sensor3": 1})
+    page = open_page(
+        person, "#/device/lamp/shadow", fresh=True, permissions=["clipboard-read", "clipboard-write"]
+    )
+    card = page.get_by_role("region", name="Reported")
+    tree = page.get_by_role("group", name="Reported state")
+    expect(card.get_by_role("status")).to_have_text("200 values")
+    expect(tree.get_by_text("sensor3")).to_have_count(20)
+    expect(tree.locator("summary").filter(has_text="1 differs")).to_have_text("room71 differs")
+    expect(tree.locator("details[open]")).to_have_count(0)
+    axe(page)
+    room = tree.locator("summary").nth(7)
+    room.focus()
+    page.keyboard.press("Enter")
+    expect(tree.locator("details[open]")).to_have_count(1)
+    desire("lamp", "reported", room7={"sensor3": 99, "new": True})
+    expect(tree).to_contain_text("sensor3: 99differs")
+    expect(card.get_by_role("status")).to_have_text("201 values")
+    expect(room).to_be_focused()
+    expect(tree.locator("details[open]")).to_have_count(1)
+    search = card.get_by_label("Search the reported state")
+    search.fill("room19.sensor1")
+    expect(card.get_by_role("status")).to_have_text("1 of 201 values")
+    expect(tree.get_by_text("sensor1: 191")).to_be_visible()
+    card.get_by_role("button", name="Copy").click()
+    expect(card.get_by_role("button", name="Copied")).to_be_visible()
+    assert json.loads(page.evaluate("navigator.clipboard.readText()")) == {"room19": {"sensor1": 191}}
+    search.fill("nothing has this")
+    expect(tree.get_by_text("No key and no value has this in it.")).to_be_visible()
+    search.fill("")
+    card.get_by_role("button", name="Fold all").click()
+    expect(tree.locator("details[open]")).to_have_count(0)
+    card.get_by_role("button", name="Unfold all").click()
+    expect(tree.locator("details[open]")).to_have_count(20)
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.querySelector('main').scrollWidth <= innerWidth")

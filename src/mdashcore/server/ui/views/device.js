@@ -9,17 +9,19 @@ import * as live from "../live.js";
 import {menuButton} from "../menu.js";
 import {go, link} from "../router.js";
 import {dropDrafts} from "./device/drafts.js";
+import {lacks, methodsOf} from "./device/methods.js";
 import {onlineTag} from "./device/parts.js";
 import {limitDeltas, remove, rename, renewToken} from "./devices/acts.js";
 import {editTags, tagLinks} from "./devices/tags.js";
 
+// The last member: methods of which a device needs one. The tab of a device that lacks them is hidden.
 export const TABS = [
   ["overview", "Overview", () => import("./device/overview.js")],
   ["shadow", "Shadow", () => import("./device/shadow.js")],
   ["rpc", "RPC", () => import("./device/rpc.js")],
-  ["files", "Files", () => import("./device/files.js")],
-  ["config", "Config", () => import("./device/config.js")],
-  ["ota", "OTA", () => import("./device/ota.js")],
+  ["files", "Files", () => import("./device/files.js"), ["FS.List", "FS.ListExt"]],
+  ["config", "Config", () => import("./device/config.js"), ["Config.Get"]],
+  ["ota", "OTA", () => import("./device/ota.js"), ["OTA.Begin"]],
   ["log", "Log", () => import("./device/log.js")],
 ];
 
@@ -56,7 +58,24 @@ export default async function view({id, tab, query, session}) {
     if (await remove([now]) && element.isConnected) go("#/devices", {replace: true}); // a removed device has no page to come back to
   }
 
+  // Hides the tabs for what the device cannot do, but for one that is open.
+  function drawTabs() {
+    const now = live.devices.get(id) ?? device;
+    TABS.forEach(([, , , needs], i) => {
+      nav.children[i].hidden = needs !== undefined && lacks(now, needs) && !nav.children[i].hasAttribute("aria-current");
+    });
+  }
+
+  let asked = null; // the connection of the device for which its methods were asked
+
+  function askMethods(now) {
+    if (!now.online || asked === now.since) return;
+    asked = now.since;
+    methodsOf(now).then(drawTabs, () => {}); // then all tabs stay
+  }
+
   function draw(now) {
+    askMethods(now);
     setText(name.firstChild, now.name);
     fill(status, onlineTag(now), damagedTag(now.damaged));
     fill(details, h("code", {}, foreign(now.id)), now.online ? [" · online since ", timeTag(now.since)] : now.last_seen === null ? " · never seen" : [" · last seen ", timeTag(now.last_seen)]);
@@ -75,6 +94,7 @@ export default async function view({id, tab, query, session}) {
       if (anchor.dataset.tab === found[0]) anchor.setAttribute("aria-current", "page");
       else anchor.removeAttribute("aria-current");
     }
+    drawTabs();
     endLoading();
     const end = endLoading = element.isConnected ? loading() : () => {}; // before, the page shows a sign of its own
     let made;

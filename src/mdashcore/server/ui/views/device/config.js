@@ -25,6 +25,7 @@ export default function config(device, {session}) {
 
   const source = fromDevice(device, {
     what: "the configuration",
+    needs: ["Config.Get"],
     offline: "Its configuration can be read and changed once it is back.",
     load: async (signal) => {
       const found = await call(device.id, "Config.Get", undefined, {signal, timeout: SAVE_TIMEOUT});

@@ -36,6 +36,7 @@ export default function files(device, {session}) {
 
   const source = fromDevice(device, {
     what: "the list of files",
+    needs: ["FS.List", "FS.ListExt"],
     offline: "Its files can be read once it is back.",
     load: async (signal) => {
       const found = await listFiles(device.id, signal);

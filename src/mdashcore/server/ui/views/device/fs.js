@@ -1,13 +1,11 @@
 // A device's file system over its FS.* methods.
 
 import {call} from "../../api.js";
+import {isUnknownMethod} from "./methods.js";
 
 export const CHUNK = 2048; // bytes of a file in one call: in base64 with its envelope it fits the 4096 bytes that a device reads
 const CHUNK_TIMEOUT = 30; // s for one chunk: flash is slow while it erases
-const NO_METHOD = new Set([404, -32601]);
 const MAX_FILE = 16 * 2 ** 20; // bytes read of one file: the largest flash of such a device
-
-const lacks = (error) => error.status === 422 && NO_METHOD.has(error.code);
 
 // Returns [{name, size}, …] by name; `size` is null if the device does not report it.
 export async function listFiles(id, signal) {
@@ -15,7 +13,7 @@ export async function listFiles(id, signal) {
   try {
     found = await call(id, "FS.ListExt", undefined, {signal});
   } catch (error) {
-    if (!lacks(error)) throw error;
+    if (!isUnknownMethod(error)) throw error;
     found = await call(id, "FS.List", undefined, {signal});
   }
   if (!Array.isArray(found)) throw Object.assign(new Error("the device gave no list of files"), {status: 0});

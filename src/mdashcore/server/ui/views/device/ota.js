@@ -7,8 +7,10 @@ import * as live from "../../live.js";
 import {short} from "../../zone.js";
 import {commitBanner, firmware, onTrial} from "./commit.js";
 import {imageForm} from "./image_form.js";
+import {lacks} from "./methods.js";
 import {duration, facts} from "./parts.js";
 import {UPDATE_STATES, isEnd, label, statePicture} from "./state_picture.js";
+import {stateBeforeEnd, stepper} from "./stepper.js";
 
 const CAN_CANCEL = new Set(["QUEUED", "TRANSFERRING"]); // in later states the device has been told to use the image
 const DRAW_INTERVAL = 1000; // ms between two drawings of the times
@@ -22,14 +24,16 @@ export default function ota(device) {
   let closed = false;
   const error = errorLine();
   const banner = commitBanner(device);
+  const steps = stepper();
   const picture = statePicture();
+  const allStates = h("details", {class: "all-states"}, h("summary", {}, "All states"), picture.element);
   const running = h("div", {});
   const bar = progress("Transfer to the device");
   const state = h("p", {class: "update-state", role: "status"});
   const about = h("div", {});
   const end = h("button", {type: "button", onclick: doEnd}, "End the old transfer");
   const cancel = h("button", {type: "button", onclick: doCancel}, "Cancel the update");
-  const now = h("section", {class: "card stack", "aria-label": "Update"}, h("header", {class: "section-head"}, h("h2", {}, "Update"), h("div", {class: "actions"}, end, cancel)), state, bar.element, error.element, picture.element, about);
+  const now = h("section", {class: "card stack", "aria-label": "Update"}, h("header", {class: "section-head"}, h("h2", {}, "Update"), h("div", {class: "actions"}, end, cancel)), steps.element, state, bar.element, banner.element, error.element, about, allStates);
   const history = h("div", {});
   const form = imageForm(device, {
     send: (file, query, options) => {
@@ -48,8 +52,9 @@ export default function ota(device) {
     try {
       const found = await get(devicePath(device.id, "ota"));
       past = found.history ?? [];
-      if (update === null || update.id !== found.id || found.revision >= update.revision) update = found;
+      if (update === null || update.id !== found.id || found.revision >= update.revision) update = {...found, reached: reachedOf(found)};
       error.clear();
+      await findReached();
     } catch (problem) {
       if (problem.status === undefined) throw problem;
       if (problem.status === 404) [update, past] = [null, []];
@@ -57,6 +62,16 @@ export default function ota(device) {
     }
     loaded = true;
     if (!closed) draw();
+  }
+
+  // The last state before the end, if the page has seen it.
+  const reachedOf = ({id, state: is}) => (isEnd(is) ? update?.id === id && (isEnd(update.state) ? update.reached : update.state) : null) || null;
+
+  async function findReached() {
+    const mine = update;
+    if (!isEnd(mine.state) || mine.state === "COMMITTED" || mine.reached) return;
+    const reached = await stateBeforeEnd(mine, device.id);
+    if (update?.id === mine.id) update.reached = reached;
   }
 
   async function doCancel() {
@@ -67,7 +82,8 @@ export default function ota(device) {
       action: "Cancel the update",
       danger: true,
       onConfirm: async () => {
-        update = await del(devicePath(device.id, "ota"));
+        const found = await del(devicePath(device.id, "ota"));
+        update = {...found, reached: reachedOf(found)};
         return true;
       },
     });
@@ -88,14 +104,16 @@ export default function ota(device) {
   function draw() {
     const is = update?.state;
     const going = update !== null && !isEnd(is);
-    now.hidden = update === null && error.element.hidden;
-    picture.element.hidden = !loaded;
+    banner.unsaid(is === "UNCOMMITTED" && update.commit_known === false);
+    now.hidden = update === null && error.element.hidden && banner.element.hidden;
+    state.hidden = allStates.hidden = update === null;
+    steps.set(update);
     cancel.hidden = !CAN_CANCEL.has(is);
     const waits = is === "TRANSFERRING" && update.waits_until;
     end.hidden = !waits && !(is === "FAILED" && /already in progress/i.test(update.reason));
-    banner.unsaid(is === "UNCOMMITTED" && update.commit_known === false);
     if (picture.state !== is) picture.set(picture.state = is ?? null);
     sendBox.hidden = going || !loaded; // nothing is sent beside an update that is not shown yet
+    unable.hidden = !lacks(present, ["OTA.Begin"]);
     if (update) {
       const {image, progress_percent: percent, offset, rate, attempt, reason, changed} = update;
       state.className = `update-state ${is === "COMMITTED" ? "good" : isEnd(is) ? "bad" : ""}`;
@@ -137,8 +155,9 @@ export default function ota(device) {
         ["Application", app && foreign(String(app))], ["Architecture", arch && foreign(String(arch))]]));
   }
 
-  const sendBox = h("section", {class: "card stack", "aria-label": "New firmware"}, h("h2", {}, "Send new firmware"), form.element);
-  const element = h("div", {class: "stack"}, banner.element, h("section", {class: "card", "aria-label": "Firmware"}, running), now, sendBox,
+  const unable = h("p", {class: "note"}, "This device lists no ", h("code", {}, "OTA.Begin"), ": it takes no update from here.");
+  const sendBox = h("section", {class: "card stack", "aria-label": "New firmware"}, h("h2", {}, "Send new firmware"), unable, form.element);
+  const element = h("div", {class: "stack"}, now, h("section", {class: "card", "aria-label": "Firmware"}, running), sendBox,
     h("section", {class: "card stack", "aria-label": "History"}, h("h2", {}, "History"), history));
 
   const unsubscribe = live.onNotification(({name, data}) => {
@@ -147,7 +166,7 @@ export default function ota(device) {
       Object.assign(update, data, {state: update.state === "QUEUED" ? "TRANSFERRING" : update.state});
       return draw();
     }
-    update = {...update, ...data};
+    update = {...update, ...data, reached: reachedOf({...update, ...data})};
     draw();
     if (isEnd(update.state)) read(); // reads the history
     return undefined;
@@ -167,6 +186,7 @@ export default function ota(device) {
       banner.update(next);
       form.update(next);
       drawFirmware(next);
+      now.hidden = update === null && error.element.hidden && banner.element.hidden;
       if (came && loaded) draw();
     },
     destroy: () => {

@@ -3,6 +3,8 @@
 import {errorLine} from "../../dialog.js";
 import {fill, h, timeTag} from "../../dom.js";
 import {onNotification} from "../../live.js";
+import {link} from "../../router.js";
+import {isUnknownMethod, lacks, methodsOf} from "./methods.js";
 
 // A file dropped beside its target must not make the browser leave the page.
 for (const kind of ["dragover", "drop"]) {
@@ -27,10 +29,12 @@ export function offlineNote(words) {
 
 // Content that has to be read from the device before it can be shown.
 //
-// fromDevice(device, {what, offline, load(signal) → value, show(value) → node, online?(is)}):
+// fromDevice(device, {what, needs, offline, load(signal) → value, show(value) → node, online?(is)}):
 // {element, update(device), reload(), destroy()}. It is read when the device is online, and again by `reload`. While
-// the device is offline, the last content stays, with a note.
-export function fromDevice(device, {what, offline, load, show, onOnline}) {
+// the device is offline, the last content stays, with a note. A device that has none of the methods `needs` is not
+// asked: a note says so.
+export function fromDevice(device, {what, needs, offline, load, show, onOnline}) {
+  let present = device;
   let online = device.online;
   let came = false; // connected since the last update: one update may report that a device went and came
   let loaded = false;
@@ -39,16 +43,24 @@ export function fromDevice(device, {what, offline, load, show, onOnline}) {
   const error = errorLine();
   const retry = h("button", {type: "button", onclick: reload}, "Try again");
   const failure = h("div", {class: "stack failure", hidden: true}, error.element, h("div", {}, retry));
+  const missing = h("p", {class: "note", role: "status", hidden: true}, "This device has no ", h("code", {}, needs[0]), `, so ${what} cannot be read here. `,
+    h("a", {href: link("device", device.id, "rpc")}, "Call its methods"), " instead.");
   const wait = h("p", {class: "muted waiting", role: "status"});
   const body = h("div", {class: "from-device", hidden: true});
 
   async function reload() {
     controller?.abort();
     const mine = controller = new AbortController();
-    failure.hidden = true;
+    failure.hidden = missing.hidden = true;
     wait.hidden = false;
     fill(wait, h("span", {class: "spinner", "aria-hidden": "true"}), loaded ? `Reading ${what} again…` : `Reading ${what} from the device…`);
     try {
+      await methodsOf(present).catch(() => {}); // then it is tried
+      if (mine.signal.aborted) return;
+      if (lacks(present, needs)) {
+        missing.hidden = false;
+        return;
+      }
       const value = await load(mine.signal);
       if (mine.signal.aborted) return;
       const shown = show(value);
@@ -59,6 +71,10 @@ export function fromDevice(device, {what, offline, load, show, onOnline}) {
       if (mine.signal.aborted) return;
       if (problem.status === undefined) console.error(problem); // a bug
       if (!online) return; // the note says so
+      if (isUnknownMethod(problem)) {
+        missing.hidden = false;
+        return;
+      }
       error.show(problem);
       failure.hidden = false;
     } finally {
@@ -71,16 +87,17 @@ export function fromDevice(device, {what, offline, load, show, onOnline}) {
   note.update(device);
   if (online) reload();
   return {
-    element: h("div", {class: "stack"}, note.element, wait, failure, body),
+    element: h("div", {class: "stack"}, note.element, wait, missing, failure, body),
     reload,
     isLoaded: () => loaded,
     update: (now) => {
       note.update(now);
+      present = now;
       const again = now.online && came;
       came = false;
       if (now.online === online && !again) return;
       online = now.online;
-      if (!online) failure.hidden = true;
+      if (!online) failure.hidden = missing.hidden = true;
       else if (!loaded) reload();
       else onOnline?.();
     },

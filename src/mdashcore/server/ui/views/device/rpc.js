@@ -9,6 +9,7 @@ import {isObject} from "../../live.js";
 import {jsonText, shortJson} from "../../tree.js";
 import {argumentsOf} from "./arguments.js";
 import {lossOf} from "./destroys.js";
+import {isUnknownMethod, lacks, methodsOf} from "./methods.js";
 import {offlineNote} from "./parts.js";
 
 const KEPT_CALLS = 50; // calls in the history of a device
@@ -21,8 +22,6 @@ const DEFAULT_TIMEOUT = 10; // s: the server's default
 const DRAW_INTERVAL = 100; // ms between two drawings of the time that a call takes
 
 const histories = new Map(); // "user/id" → calls, newest first; dropped with the page, because parameters can be secrets
-
-const NO_METHOD = new Set([404, -32601]); // the codes of devices for an unknown method
 
 function historyOf(key) {
   const calls = histories.get(key) ?? [];
@@ -63,13 +62,14 @@ export default function rpc(device, {session}) {
   async function readMethods() {
     setText(listState, "Asking the device for its methods…");
     try {
-      const found = await call(device.id, "RPC.List", undefined, {signal: ended.signal});
-      methods = Array.isArray(found) ? found.filter((name) => typeof name === "string").sort() : [];
-      setText(listState, methods.length ? "" : "The device lists no methods: write the name of one.");
+      const found = await methodsOf(present);
+      if (ended.signal.aborted) return;
+      methods = found ?? [];
+      setText(listState, found ? "" : "The device does not list its methods: write the name of one.");
     } catch (error) {
       if (ended.signal.aborted) return;
       if (error.status === undefined) console.error(error);
-      setText(listState, NO_METHOD.has(error.code) ? "The device does not list its methods: write the name of one." : `Its methods could not be read: ${error.message}.`);
+      setText(listState, `Its methods could not be read: ${error.message}.`);
     }
     listState.hidden = !listState.textContent;
     drawMethods(described ? "" : method.value);
@@ -87,7 +87,7 @@ export default function rpc(device, {session}) {
   const hints = h("div", {class: "hints"});
 
   async function describe(name) {
-    if (!name || name === described || !present.online) return;
+    if (!name || name === described || !present.online || lacks(present, ["RPC.Describe"])) return;
     described = name;
     fill(hints);
     let found;
@@ -255,7 +255,7 @@ export default function rpc(device, {session}) {
 // Describes the error of a call: {words, code?, data?}; `code` only if the device itself answered.
 function explain(error, name) {
   if (error.status === 422) {
-    const unknown = NO_METHOD.has(error.code) ? ` It seems not to have ${name}.` : "";
+    const unknown = isUnknownMethod(error) ? ` It seems not to have ${name}.` : "";
     return {words: inWords(error).slice(0, ERROR_LENGTH) + unknown, code: error.code, data: error.data};
   }
   if (error.status === 504) return {words: "The device did not answer in time. It may have done it all the same; wait longer if the method is slow."};

@@ -1,7 +1,7 @@
 // The tab "shadow" of a device: its desired state, its reported state, and their difference.
 
 import {fill, foreign, h, setText, timeTag} from "../../dom.js";
-import {jsonView} from "../../json_view.js";
+import {jsonTree} from "../../json_tree.js";
 import {at, keyOf, leaves, shortJson, shortPath} from "../../tree.js";
 import {desiredEditor} from "./desired.js";
 import {offlineNote} from "./parts.js";
@@ -18,7 +18,8 @@ export default function shadow(device, {session}) {
   const rows = h("tbody", {});
   const table = h("div", {class: "scroll", tabindex: 0, role: "group", "aria-label": "Differences"}, h("table", {class: "plain delta"},
     h("thead", {}, h("tr", {}, ["Path", "Desired", "Reported"].map((title) => h("th", {scope: "col"}, title)))), rows));
-  const reported = h("div", {});
+  const reported = jsonTree({label: "Reported state"});
+  const nothing = h("p", {class: "muted"}, "No reported state yet. It appears here when the device reports it.");
   const editor = desiredEditor(device, session.user);
 
   function update(now) {
@@ -28,17 +29,10 @@ export default function shadow(device, {session}) {
     const different = leaves(sections.delta);
     drawDelta(different, now);
     const marks = new Map(different.map(([path]) => [keyOf(path), "differs"]));
-    drawReported(sections.reported, marks);
+    reported.set(sections.reported ?? {}, marks);
+    nothing.hidden = sections.reported !== undefined;
+    reported.element.hidden = reported.tools.hidden = !nothing.hidden;
     editor.update(now);
-  }
-
-  // Draws into the same frame, to keep its focus and its scroll position.
-  function drawReported(value, marks) {
-    const made = value ? jsonView(value, {label: "Reported state", marks})
-      : h("p", {class: "muted"}, "No reported state yet. It appears here when the device reports it.");
-    const old = reported.firstElementChild;
-    if (old?.tagName === made.tagName) old.replaceChildren(...made.childNodes);
-    else fill(reported, made);
   }
 
   function drawDelta(different, {online, delta_limit: limit, shadow: {state: sections, version: number, timestamp}}) {
@@ -61,7 +55,7 @@ export default function shadow(device, {session}) {
     h("section", {class: "card stack", "aria-label": "Delta"}, h("header", {class: "section-head"}, h("h2", {}, "Delta"), version), state, table),
     h("div", {class: "columns"},
       editor.element,
-      h("section", {class: "card stack", "aria-label": "Reported"}, h("h2", {}, "Reported"), reported)));
+      h("section", {class: "card stack", "aria-label": "Reported"}, h("header", {class: "section-head"}, h("h2", {}, "Reported"), reported.tools), nothing, reported.element)));
   update(device);
   return {element, update, destroy: editor.destroy};
 }
