@@ -36,7 +36,7 @@ export function jsonTree({label}) {
     filter();
   }});
   const copy = copyButton(() => JSON.stringify(shownValue(), null, 2));
-  const tools = h("div", {class: "tools"}, count, search, fold, copy);
+  const tools = h("div", {class: "tools json-tools"}, count, search, fold, copy);
   const element = h("div", {class: "json-view json-tree code", tabindex: 0, role: "group", "aria-label": label});
   const nothing = h("p", {class: "json-line muted", hidden: true}, "No key and no value has this in it.");
 
