@@ -123,6 +123,47 @@ async def test_fields_are_what_a_device_has(fleet, sort):
     }
 
 
+@pytest.mark.parametrize("sort", ["id", "-name"])
+async def test_fields_are_places_in_the_shadow(fleet, sort):
+    """As they are, `null` where there is none; a dot in a key has a backslash; no shadow comes with them."""
+    odd = {"a.b": {"c": [1, None]}, "t": 21}
+    await fleet.http.post("/devices/d3/shadow", json={"state": {"reported": odd, "desired": {"t": 22}}})
+    fields = r"id,shadow.delta.t,shadow.reported.a\.b.c,shadow.reported.t"
+    response = await fleet.http.get("/devices", params={"sort": sort, "fields": fields, "limit": 10})
+    found = {device["id"]: device for device in response.json()}
+    assert found["d3"] == {
+        "id": "d3",
+        "shadow.delta.t": 22,
+        r"shadow.reported.a\.b.c": [1, None],
+        "shadow.reported.t": 21,
+    }
+    assert found["d1"]["shadow.reported.t"] == 20
+    assert found["d5"] == dict.fromkeys(found["d3"]) | {"id": "d5"}
+
+
+async def test_a_list_is_a_table(fleet):
+    """Its columns in the order of `fields`, over pages; what looks like a formula is quoted, whatever it is."""
+    await fleet.http.put("/devices/d3", json={"name": '=HYPERLINK("x")', "tags": {"site": "b,c", "indoor": True}})
+    values = {"t": -5, "deep": {"x": "@1"}}
+    await fleet.http.post("/devices/d3/shadow", json={"state": {"reported": values}})
+    fields = "name,id,tags,shadow.reported.t,shadow.reported.deep,is_committed"
+    address, lines = f"/devices?format=csv&fields={fields}&limit=2", []
+    while address:
+        response = await fleet.http.get(address)
+        assert response.headers["Content-Type"].startswith("text/csv")
+        lines += response.text.splitlines()
+        link = response.headers.get("Link")
+        address = link and f"/devices{link[1 : link.index('>')]}"
+    assert lines[0] == fields
+    assert lines[1] == "Hall 10,d1,,20,,true"
+    assert lines[3] == """\"'=HYPERLINK(""x"")",d3,"site=b,c indoor","-5","{""x"":""@1""}","""
+    assert len(lines) == 6
+    whole = (await fleet.http.get("/devices?format=csv&filter=fw_version=1.9")).text.splitlines()
+    assert whole[0] == "id,name,online,since,last_seen,created_at,tags,app,arch,fw_version,fw_id,is_committed"
+    assert whole[1].startswith("d1,Hall 10,false,,,20")
+    assert len(whole) == 2
+
+
 @pytest.mark.parametrize(
     ("query", "words"),
     [
@@ -133,6 +174,10 @@ async def test_fields_are_what_a_device_has(fleet, sort):
         ("sort=colour", "sort is one of id, name, online, last_seen, fw_version"),
         ("fields=id,colour", "unknown field 'colour'"),
         ("fields=", "known are id, name"),
+        ("fields=shadow.reported", "a place is written as in reported.sensors.t"),
+        ("fields=shadow.metadata.x", "a shadow has desired, reported and delta"),
+        ("fields=" + ",".join(f"shadow.reported.t{n}" for n in range(17)), "at most 16 places"),
+        ("format=xml", "format is csv or json"),
         ("after=x", "after is the cursor"),
         ("after=x&sort=name&limit=2", "after is the cursor"),
     ],

@@ -14,7 +14,7 @@ def tabs(page):
 
 
 def test_tabs_are_what_the_device_lists(open_page, person, fleet, axe):
-    """A device without files and configuration has no tabs for them, and is not called for them: not by a link either."""
+    """A device without files and configuration has no tabs for them, and is not called for them, by a link either."""
     called = []
 
     def refuse(params):

@@ -304,9 +304,7 @@ def test_two_hundred_reported_values(open_page, person, desire, axe):
     sections = {f"room{n}": {f"sensor{m}": n * 10 + m for m in range(10)} for n in range(20)}
     desire("lamp", "reported", **sections)
     desire("lamp", room7={"sensor3": 1})
-    page = open_page(
-        person, "#/device/lamp/shadow", fresh=True, permissions=["clipboard-read", "clipboard-write"]
-    )
+    page = open_page(person, "#/device/lamp/shadow", fresh=True, permissions=["clipboard-read", "clipboard-write"])
     card = page.get_by_role("region", name="Reported")
     tree = page.get_by_role("group", name="Reported state")
     expect(card.get_by_role("status")).to_have_text("200 values")

@@ -227,9 +227,11 @@ class DevicesQuery(TypedDict, total=False):
         str,
         member(
             "the members that the devices have, separated by commas: those of a device, and `app`, `arch`, `fw_id`, "
-            "`fw_version`, `is_committed`. Without it they have all of a device"
+            "`fw_version`, `is_committed`, and up to 16 places in the shadow, such as `shadow.reported.t`: `\\.` is a "
+            "dot that belongs to a key. Without it they have all of a device"
         ),
     ]
+    format: Annotated[str, member("`csv`: a table with a line for each device", "json", pattern="^(csv|json)$")]
 
 
 class MetricsQuery(TypedDict, total=False):

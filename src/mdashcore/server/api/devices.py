@@ -34,8 +34,15 @@ from mdashcore.hub.presence import OFFLINE_RECORD
 from mdashcore.identity import Device, DeviceKey
 from mdashcore.selection import Selection
 from mdashcore.server import operations
-from mdashcore.server.api._device_documents import DeviceFields, device_document, page_document, parse_fields
-from mdashcore.server.api._lists import send_list
+from mdashcore.server.api._device_documents import (
+    CSV_FIELDS,
+    DeviceFields,
+    csv_cells,
+    device_document,
+    page_document,
+    parse_fields,
+)
+from mdashcore.server.api._lists import send_list, send_pieces
 from mdashcore.server.api._request import (
     answer,
     body_object,
@@ -45,6 +52,7 @@ from mdashcore.server.api._request import (
     service,
     whole_number,
 )
+from mdashcore.server.csv_text import CSV_TYPE, csv_line
 from mdashcore.server.endpoints import API, SMALL_BODY, Routes
 from mdashcore.server.query import ACCESS_TOKEN
 from mdashcore.server.service import Service
@@ -70,11 +78,13 @@ async def list_devices() -> Response:
 
     With ``?limit=`` the answer is a page. The header ``Link`` has the address of the next one (RFC 8288), if there is
     one, and with ``?count=1`` the header ``X-Total-Count`` has the number of devices in all pages. Without ``limit``
-    the answer has all devices, or the error 413 if these are more than 10 000.
+    the answer has all devices, or the error 413 if these are more than 10 000. With ``format=csv`` the answer is CSV,
+    in which the first page begins with the names of the columns.
     """
     account, pace = principal().account, Pace(principal().account)
     wanted = selection.parse(await service().hub.saved_filters.resolve(account, request.args.getlist("filter")))
-    fields = parse_fields(request.args.get("fields"))
+    as_csv, named = _wants_csv(), request.args.get("fields")
+    fields = parse_fields(CSV_FIELDS if as_csv and named is None else named)
     order = Order.parse(request.args.get("sort", "id"))
     after = request.args.get("after")
     if after is not None:
@@ -84,12 +94,24 @@ async def list_devices() -> Response:
     if is_counted and limit is None:
         raise InvalidInput("count belongs to a page: it needs limit")
     listing = _Listing(service(), account, wanted, fields, order, after, limit, is_counted, pace)
-    response = await send_list(listing.encoded(), pace, compress=not fields.with_shadow)
+    if as_csv:
+        columns = (CSV_FIELDS if named is None else named).split(",")
+        response = await send_pieces(listing.csv(columns), CSV_TYPE)
+        response.headers["Content-Disposition"] = 'attachment; filename="devices.csv"'
+    else:
+        response = await send_list(listing.encoded(), pace, compress=not fields.with_shadow)
     if listing.next is not None:
         response.headers["Link"] = f'<?{_next_query(listing.next)}>; rel="next"'
     if listing.total is not None:
         response.headers["X-Total-Count"] = str(listing.total)
     return response
+
+
+def _wants_csv() -> bool:
+    form = request.args.get("format", "json")
+    if form not in ("csv", "json"):
+        raise InvalidInput("format is csv or json")
+    return form == "csv"
 
 
 @attrs.define
@@ -112,9 +134,23 @@ class _Listing:
 
     async def encoded(self) -> AsyncGenerator[bytes, None]:
         """Yield each device as JSON. All reading is done in here: it counts as one of the account's lists."""
+        async with aclosing(self._documents()) as documents:
+            async for document in documents:
+                yield _json.encode(document)
+
+    async def csv(self, columns: list[str]) -> AsyncGenerator[bytes, None]:
+        """Yield the lines of a table: the names of its columns, unless an earlier page had them, and each device."""
+        if self._after is None:
+            yield csv_line(columns).encode()
+        async with aclosing(self._documents()) as documents:
+            async for document in documents:
+                yield csv_line(csv_cells(document, columns)).encode()
+                await self._pace()
+
+    async def _documents(self) -> AsyncGenerator[dict[str, Any], None]:
         async with aclosing(self._devices()) as devices:
             async for device in devices:
-                yield _json.encode(page_document(self._service, self._account, device, self._fields))
+                yield page_document(self._service, self._account, device, self._fields)
 
     async def _devices(self) -> AsyncGenerator[PageDevice, None]:
         account, wanted, pace = self._account, self._wanted, self._pace
