@@ -48,8 +48,20 @@ export async function getPage(path, query, options = {}) {
   const limit = AbortSignal.timeout(ANSWER_TIMEOUT);
   const signal = options.signal ? AbortSignal.any([options.signal, limit]) : limit;
   const {value, link, total} = await ask(path, query, {headers: {...PAGE_HEADERS}, signal}, options.signal);
+  return {value, next: nextOf(link), total: total === null ? null : Number(total)};
+}
+
+// getCsv("/devices", {limit: 1000}): a page of a list as a table, and the query of the next one: {text, next}.
+export async function getCsv(path, query) {
+  const {response, text} = await load(path, {...query, format: "csv"}, {headers: {...PAGE_HEADERS}, signal: AbortSignal.timeout(ANSWER_TIMEOUT)});
+  if (!response.ok) settle(response.status, text, response.headers.get("Retry-After"), path); // throws
+  return {text, next: nextOf(response.headers.get("Link"))};
+}
+
+// Returns the query of the next page, or null.
+function nextOf(link) {
   const found = /<[^>]*\?([^>]*)>;\s*rel="?next"?/.exec(link ?? "");
-  return {value, next: found ? queryOf(found[1]) : null, total: total === null ? null : Number(total)};
+  return found ? queryOf(found[1]) : null;
 }
 
 // Returns a query as an object; a parameter that is given several times as an array.
@@ -58,15 +70,18 @@ function queryOf(text) {
   return Object.fromEntries([...new Set(found.keys())].map((name) => [name, name === "filter" ? found.getAll(name) : found.get(name)]));
 }
 
-async function ask(path, query, init, signal) {
-  let response, text;
+async function load(path, query, init, signal) {
   try {
-    response = await fetch(address(path, query), init);
-    text = await response.text();
+    const response = await fetch(address(path, query), init);
+    return {response, text: await response.text()};
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new ApiError(0, 0, error.name === "TimeoutError" ? "the server did not answer in time" : "the server cannot be reached");
   }
+}
+
+async function ask(path, query, init, signal) {
+  const {response, text} = await load(path, query, init, signal);
   return {value: settle(response.status, text, response.headers.get("Retry-After"), path), link: response.headers.get("Link"), total: response.headers.get("X-Total-Count")};
 }
 

@@ -1,6 +1,8 @@
-// Light devices: those that were read as rows of a list, of which the page has no shadow but the build in it.
+// Light devices: those that were read as rows of a list, of which the page has no shadow but the build in it, and the
+// places that the list shows.
 
 import {getPage} from "./api.js";
+import {changeAt, keysOfPlace, setAt} from "./places.js";
 
 const LARGEST_PAGE = 1000; // devices in one answer: the server gives no more
 
@@ -12,12 +14,28 @@ export const LIGHT_FIELDS = MEMBERS.join();
 // Returns the device of a row with these members.
 export function lightDevice(row) {
   const ota = {};
-  const device = {...row, shared_with: [], light: true, shadow: {state: {reported: {ota}}, metadata: {}, version: 0, timestamp: 0}};
+  const state = {reported: {ota}};
+  const device = {...row, shared_with: [], light: true, places: [], shadow: {state, metadata: {}, version: 0, timestamp: 0}};
   for (const name of BUILD_FIELDS) {
     if (row[name] !== null) ota[name] = row[name];
     delete device[name];
   }
+  for (const name of Object.keys(row)) {
+    if (!name.startsWith("shadow.")) continue;
+    const keys = keysOfPlace(name);
+    device.places.push(keys);
+    if (row[name] !== null) setAt(state, keys, row[name]);
+    delete device[name];
+  }
   return device;
+}
+
+// Follows a change of the shadow at the places that a light device has.
+export function followPlaces({places, shadow: {state}}, change) {
+  for (const keys of places) {
+    const value = changeAt(change, keys);
+    if (value !== undefined) setAt(state, keys, value);
+  }
 }
 
 // Whether terms read a place in the shadow that light devices lack.

@@ -8,7 +8,7 @@
 // the first answer says how many there are, so that no others are read.
 
 import {ROOT, devicePath, get, getPage, whoAmI} from "./api.js";
-import {LIGHT_FIELDS, lightDevice} from "./light.js";
+import {LIGHT_FIELDS, followPlaces, lightDevice} from "./light.js";
 import {follow, isObject, merge} from "./merge.js";
 
 export {difference, isObject, merge, same} from "./merge.js";
@@ -303,14 +303,14 @@ async function forgetMissed(ids) {
   for (const {id} of [...watched]) await refresh(id);
 }
 
-// readRows({sort: "-name", filter: ["online"], limit: 100, count: 1}): devices as the server sorts and filters them, and
-// as in getPage the next query and the number of all that match: {devices, next, total}; null after a logout. They are
+// readRows({sort: "-name", filter: ["online"], limit: 100, count: 1}, {places}): devices as the server sorts and filters
+// them, with the values of these places in the shadow, and as in getPage the next query and the number of all that match: {devices, next, total}; null after a logout. They are
 // live from then on.
-export async function readRows(query, options) {
+export async function readRows(query, {places = [], ...options} = {}) {
   await anchored;
   let page;
   const used = await snapshot(async () => {
-    page = await getPage("/devices", {...query, fields: LIGHT_FIELDS}, options);
+    page = await getPage("/devices", {...query, fields: [LIGHT_FIELDS, ...places].join()}, options);
     return page.value.map(lightDevice);
   }, (list) => list.forEach(put));
   if (used && page.total !== null && !query.filter?.length) counted = page.total;
@@ -399,6 +399,7 @@ function applyShadow(device, update) {
 
 // Follows what a list shows of a shadow that the page does not have.
 function applyLightly({shadow: {state}, ...device}, update) {
+  followPlaces({...device, shadow: {state}}, update.state ?? {});
   for (const part of ["ota", "stats"]) {
     const changes = update.state?.reported?.[part];
     if (isObject(changes)) state.reported[part] = merge(state.reported[part] ?? {}, changes);

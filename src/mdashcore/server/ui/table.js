@@ -1,12 +1,15 @@
 // A table of any length: only the visible rows are in the document.
 //
 // table({label, columns, rowKey, onOpen, selectable, onSelect, sort, onSort, onEnd, empty})
-//   columns: [{key, title, width, cell(row) → node or text, sort?(row) → text or number, hide?: "phone", end?: true}]
-//            `width` is a grid track such as "2fr", "8rem", "minmax(10rem, 3fr)"
+//   columns: [{key, title, width, cell(row) → node or text, sort?(row) → text or number, hide?: "phone", end?: true,
+//              min?, drop?}]
+//            `width` is a grid track such as "2fr", "8rem", "minmax(10rem, 3fr)"; `min` its smallest width in rem. Of the
+//            columns with `drop` those with the greatest are left out while the table is too narrow for all; if it is too
+//            narrow for the others, it is scrolled
 //   onOpen(row): Enter or a click on the row.   onSelect(set of keys)   onSort({key, down})
 //   onEnd(): the last rows are in view.
 //   empty: a node to show in place of no rows.
-// returns {element, set(rows, {sorted}), touch(keys), selection, clearSelection(), focus()}
+// returns {element, set(rows, {sorted}), touch(keys), setColumns(columns), selection, clearSelection(), focus()}
 //   set: other rows, in any order. With `sorted`, the keys of the columns by which another one sorts them, they stay in
 //        the order in which they come: `onSort` lets that one sort them anew.
 //   touch: the rows of these keys have other values.
@@ -16,11 +19,16 @@
 
 import {fill, h} from "./dom.js";
 
+const CHECK_WIDTH = 1.3, GAP = 1, PADDING = 2; // rem of the column with the boxes, between two columns, and at both ends
+const DEFAULT_MIN = 6; // rem of a column that does not say its smallest width
+
 const OVERSCAN = 8; // rows above and below the visible ones, so that quick scrolling shows no gaps
 
 const collator = new Intl.Collator("en", {numeric: true, sensitivity: "base"});
 
-export function table({label, columns, rowKey, onOpen, selectable = false, onSelect, sort, onSort, onEnd, empty}) {
+export function table({label, columns: given, rowKey, onOpen, selectable = false, onSelect, sort, onSort, onEnd, empty}) {
+  let chosen = given; // all columns, also those for which there is no room
+  let columns = given;
   let rows = [];
   let sorted = null; // the keys of the columns by which another one sorts the rows; null if they are sorted here
   let order = []; // rows, sorted
@@ -31,25 +39,42 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
   const selection = new Set();
   const shown = new Map(); // key → {element, index, stale}
 
-  const tracks = [selectable && "1.3rem", ...columns.map(({width}) => width ?? "1fr")].filter(Boolean).join(" ");
-  const phoneTracks = [selectable && "1.3rem", ...columns.filter(({hide}) => hide !== "phone").map(({phone, width}) => phone ?? width ?? "1fr")]
-    .filter(Boolean).join(" ");
-
   const all = selectable && h("input", {type: "checkbox", "aria-label": "Select all", disabled: true, onchange: () => {
     if (all.checked) for (const row of order) selection.add(rowKey(row));
     else selection.clear();
     selected();
   }});
   const head = h("div", {class: "table-row table-head", role: "row", "aria-rowindex": 1},
-    selectable && h("div", {role: "columnheader", class: "check"}, all),
-    columns.map((column) => heading(column)));
+    selectable && h("div", {role: "columnheader", class: "check"}, all));
   const space = h("div", {class: "table-space", role: "rowgroup"});
   const element = h("div", {class: "table", role: "grid", "aria-label": label, "aria-multiselectable": selectable ? "true" : null, onkeydown: keys},
     h("div", {role: "rowgroup", class: "table-top"}, head), space);
   const nothing = h("div", {class: "table-empty", hidden: true}, empty);
   const box = h("div", {class: "table-box"}, element, nothing);
-  element.style.setProperty("--tracks", tracks);
-  element.style.setProperty("--phone-tracks", phoneTracks);
+
+  // Chooses the columns for which there is room, and draws their headings. Returns whether they are others than before.
+  function layOut() {
+    const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
+    const needed = (some) => PADDING + (selectable ? CHECK_WIDTH + GAP : 0) + some.reduce((sum, {min = DEFAULT_MIN}) => sum + min + GAP, -GAP);
+    const room = element.clientWidth > 0 ? element.clientWidth / rem : Infinity;
+    let fitting = [...chosen];
+    const droppable = chosen.filter(({drop}) => drop !== undefined).sort((a, b) => b.drop - a.drop);
+    while (needed(fitting) > room && droppable.length) {
+      const left = droppable.shift();
+      fitting = fitting.filter((column) => column !== left);
+    }
+    const isSame = fitting.length === columns.length && fitting.every((column, i) => column === columns[i]) && head.children.length > (selectable ? 1 : 0);
+    if (isSame) return false;
+    columns = fitting;
+    const check = selectable ? [`${CHECK_WIDTH}rem`] : [];
+    element.style.setProperty("--tracks", [...check, ...columns.map(({width}) => width ?? "1fr")].join(" "));
+    element.style.setProperty("--phone-tracks", [...check, ...columns.filter(({hide}) => hide !== "phone").map(({phone, width}) => phone ?? width ?? "1fr")].join(" "));
+    element.style.setProperty("--least-width", `${columns.some(({min}) => min) ? needed(columns) : 0}rem`);
+    fill(head, selectable && head.firstElementChild, columns.map((column) => heading(column)));
+    markSort();
+    return true;
+  }
+  layOut();
 
   let frame = 0;
   const later = () => {
@@ -67,7 +92,14 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
       later();
     }
   });
-  new ResizeObserver(later).observe(element);
+  new ResizeObserver(() => {
+    if (layOut()) {
+      arrange();
+      render(true);
+    } else {
+      later();
+    }
+  }).observe(element);
   let pressed = null; // the row on which a mouse button or a finger is down
   element.addEventListener("pointerdown", (event) => {
     pressed = event.target.closest(".table-space .table-row");
@@ -92,7 +124,7 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
           render(true);
         }}, column.title, h("span", {class: "arrow", "aria-hidden": "true"}))
       : column.title;
-    return h("div", {role: "columnheader", class: classes(column), "data-key": column.key}, content);
+    return h("div", {role: "columnheader", class: classes(column), "data-key": column.key, title: column.hint}, content);
   }
 
   function classes({hide, end}) {
@@ -100,7 +132,7 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
   }
 
   function arrange() {
-    const column = columns.find(({key}) => key === sorting.key);
+    const column = chosen.find(({key}) => key === sorting.key);
     order = [...rows];
     places.clear();
     if (column?.sort && sorted === null) {
@@ -110,6 +142,12 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
       keyed.sort(([a], [b]) => sign * compare(a, b));
       order = keyed.map(([, row]) => row);
     }
+    markSort();
+    const found = anchor === null ? -1 : order.findIndex((row) => rowKey(row) === anchor);
+    active = found >= 0 ? found : Math.max(0, Math.min(active, order.length - 1));
+  }
+
+  function markSort() {
     for (const cell of head.querySelectorAll("[data-key]")) {
       const mine = cell.dataset.key === sorting.key;
       if (mine) cell.setAttribute("aria-sort", sorting.down ? "descending" : "ascending");
@@ -119,13 +157,11 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
       button.disabled = sorted !== null && !sorted.includes(cell.dataset.key);
       button.title = button.disabled ? "The server does not sort by this" : "";
     }
-    const found = anchor === null ? -1 : order.findIndex((row) => rowKey(row) === anchor);
-    active = found >= 0 ? found : Math.max(0, Math.min(active, order.length - 1));
   }
 
   // Whether one of these rows may stand in another place now. Most changes move none, and to sort a fleet takes long.
   function isMoved(keys) {
-    const column = columns.find(({key}) => key === sorting.key);
+    const column = chosen.find(({key}) => key === sorting.key);
     return sorted === null && Boolean(column?.sort) && rows.some((row) => keys.has(rowKey(row)) && places.get(rowKey(row)) !== column.sort(row));
   }
 
@@ -289,6 +325,13 @@ export function table({label, columns, rowKey, onOpen, selectable = false, onSel
       for (const key of keys) if (shown.has(key)) shown.get(key).stale = true;
       if (isMoved(keys)) arrange();
       render();
+    },
+    setColumns: (next) => {
+      chosen = next;
+      if (!chosen.some(({key}) => key === sorting.key)) sorting = sort ?? {key: chosen.find((column) => column.sort)?.key, down: false};
+      layOut();
+      arrange();
+      render(true);
     },
     selection,
     clearSelection: () => {

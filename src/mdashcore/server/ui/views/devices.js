@@ -7,10 +7,13 @@ import {filterField} from "../filter_field.js";
 import {jobStrip} from "../jobs.js";
 import {countDevices, findDevices, needsShadow, needsSummary} from "../light.js";
 import * as live from "../live.js";
+import {menuButton} from "../menu.js";
 import {go, link} from "../router.js";
 import {table} from "../table.js";
 import {callMethod, inFigures, register, remove, rename, these, update} from "./devices/acts.js";
-import {COLUMNS, isUncommitted} from "./devices/columns.js";
+import {isUncommitted} from "./devices/columns.js";
+import {downloadDevices} from "./devices/download.js";
+import {listLayout} from "./devices/layout.js";
 import {savedFilters} from "./devices/saved.js";
 import {servedRows} from "./devices/served_rows.js";
 import {changeTags} from "./devices/tags.js";
@@ -37,7 +40,7 @@ function sortOf(name) {
 // A person who comes back from a device finds the list as it was.
 const kept = {sort: {key: "name", down: false}, top: 0, rows: 0};
 
-export default function view({query}) {
+export default function view({query, session}) {
   if (sortOf(query.sort)) Object.assign(kept, {sort: sortOf(query.sort), top: 0});
   const count = h("p", {class: "muted count", role: "status"});
   const search = filterField({label: "Filter devices", placeholder: "Name, id, arch=esp32, tag=…", value: query.q ?? "", saved: () => saved.names(), onFilter: (filter) => {
@@ -47,9 +50,10 @@ export default function view({query}) {
   const saved = savedFilters({current: () => shown.trim(), choose: (text) => search.set(text)});
   const status = h("select", {"aria-label": "Status", onchange: refilter}, Object.entries(STATUS).map(([value, [label]]) => h("option", {value}, label)));
   status.value = query.status in STATUS ? query.status : "all";
+  const layout = listLayout({user: session.user, onChange: layOut});
   const list = table({
     label: "Devices",
-    columns: COLUMNS,
+    columns: layout.columns(),
     rowKey: (device) => device.id,
     onOpen: (device) => go(link("device", device.id)),
     selectable: true,
@@ -65,7 +69,28 @@ export default function view({query}) {
   const scroller = list.element.querySelector(".table");
   const nothing = list.element.querySelector(".table-empty");
   const strip = jobStrip();
+  const menu = menuButton("Columns and download", () => [
+    {label: "Columns…", run: layout.choose},
+    {label: "Download as CSV", run: download},
+  ]);
   const again = h("button", {type: "button", class: "quiet", hidden: true, onclick: () => served.reload()});
+
+  // The columns
+
+  function layOut() {
+    list.element.classList.toggle("dense", layout.isDense());
+    list.setColumns(layout.columns());
+    if (served.devices !== null) served.reload(); // they may lack the places that are shown now
+  }
+
+  const servedSort = () => SERVED_SORTS[kept.sort.key]?.[kept.sort.down ? 1 : 0] ?? "name";
+
+  // Downloads what matches: of all devices, from the server.
+  function download() {
+    if (matches === null) return;
+    const fields = new Set(["id", ...layout.columns().flatMap((column) => column.fields)]);
+    downloadDevices({fields: [...fields], filter: servedTerms(), sort: servedSort()});
+  }
 
   // The selection
 
@@ -132,14 +157,14 @@ export default function view({query}) {
   const isFiltered = () => shown.trim() !== "" || status.value !== "all";
   const servedTerms = () => [...terms.map(({text}) => text), ...STATUS[status.value][2]];
 
-  const served = servedRows({onChange: showServed});
+  const served = servedRows({onChange: showServed, places: layout.places});
   let online = null; // the number of devices that are online; of such a fleet by the last count
   let countTimer = null;
 
   function refresh() {
     if (matches === null) return explain(null);
     if (!isHere()) {
-      if (served.ask({sort: SERVED_SORTS[kept.sort.key]?.[kept.sort.down ? 1 : 0] ?? "name", filter: servedTerms()}, {rows: top > 0 ? kept.rows : 0})) scroller.scrollTop = 0;
+      if (served.ask({sort: servedSort(), filter: servedTerms()}, {rows: top > 0 ? kept.rows : 0})) scroller.scrollTop = 0;
       return showServed();
     }
     served.forget();
@@ -252,6 +277,7 @@ export default function view({query}) {
     if (isFiltered() && isHere()) refresh(); // ages go on
     list.touch(live.devices.keys());
   }, AGE_INTERVAL);
+  list.element.classList.toggle("dense", layout.isDense());
   refresh();
   search.refresh();
   requestAnimationFrame(() => isHere() && goBack()); // once it is in the page
@@ -259,9 +285,9 @@ export default function view({query}) {
 
   return {
     title: "Devices",
-    element: h("section", {class: "page fill", "aria-label": "Devices"},
+    element: h("section", {class: "page fill whole", "aria-label": "Devices"},
       h("header", {class: "page-head"}, h("h1", {}, "Devices"), count, again, h("div", {class: "tools"}, search.element, status,
-        h("button", {type: "button", class: "icon", "aria-label": "How to filter", title: "How to filter", onclick: help}, "?"), registerButton("Register"))),
+        h("button", {type: "button", class: "icon", "aria-label": "How to filter", title: "How to filter", onclick: help}, "?"), menu, registerButton("Register"))),
       search.error.element, saved.element, strip.element, list.element, actions),
     update: (_, next) => {
       if (sortOf(next.sort)) return false; // a list in that order from its beginning

@@ -10,11 +10,11 @@ const MOST_ROWS = 1000; // that are read again by themselves: one answer. Of a l
 const OLD_AGE = 10_000; // ms for which changes may wait before the rows are read again: the server sorts all devices for it
 const NEW_AGE = 2000; // ms for a device that was registered or removed
 
-// servedRows({onChange}): {ask({sort, filter}, {rows}), more(), reload(), noteChange(), drop(ids), destroy(), and getters}.
+// servedRows({onChange, places() → places in the shadow that the rows have}): {ask({sort, filter}, {rows}), more(), reload(), noteChange(), drop(ids), destroy(), and getters}.
 // onChange is called when a getter has another value:
 //   devices: those that were read so far; null before the first answer.   total: the number of all that match, or null
 //   isEnd: whether these are all.   isOld: whether a person has to ask for the changes.   error: for people, or ""
-export function servedRows({onChange}) {
+export function servedRows({onChange, places}) {
   let query = null; // {sort, filter}
   let devices = null;
   let next = null;
@@ -31,7 +31,7 @@ export function servedRows({onChange}) {
     timer = null;
     const mine = reading = new AbortController();
     try {
-      const found = await live.readRows(page, {signal: mine.signal});
+      const found = await live.readRows(page, {places: places(), signal: mine.signal});
       if (mine.signal.aborted || found === null) return;
       const known = new Set(isMore ? devices : []); // a device that has moved is given twice
       devices = isMore ? [...devices, ...found.devices.filter((device) => !known.has(device))] : found.devices;
