@@ -7,6 +7,7 @@ import {keepFocus} from "./focus.js";
 import {forgetJobs} from "./jobs.js";
 import * as live from "./live.js";
 import {go, link, match, otherwise, route} from "./router.js";
+import {startShortcuts} from "./shortcuts.js";
 import {isUtc, onZone, setUtc} from "./zone.js";
 
 // Views. Each module's default export is a view: see router.js. They are loaded when they are first shown.
@@ -89,6 +90,7 @@ async function logOut({everywhere = false} = {}) {
 
 function forget() {
   who = null;
+  closeDialogs({all: true});
   live.stop();
   forgetJobs();
   forgetToasts();
@@ -103,9 +105,9 @@ function drawBar() {
   bar.querySelector(".who")?.remove();
   if (who === null) return;
   bar.append(
-    h("nav", {"aria-label": "Main"}, NAV.filter(([, , may]) => !may || may(who)).map(([name, label]) =>
+    h("nav", {"aria-label": "Main"}, views().slice(0, -1).map(([name, label]) =>
       h("a", {href: link(name), "data-nav": name}, label))),
-    h("div", {class: "who"}, zoneButton(), h("a", {href: "#/profile", "data-nav": "profile", "aria-label": `Profile of ${who.user}`}, who.user),
+    h("div", {class: "who"}, h("button", {type: "button", class: "quiet jump-button", "aria-keyshortcuts": "Control+K", title: "Go to a view or a device (Ctrl K)", onclick: jump}, "Go to…"), zoneButton(), h("a", {href: "#/profile", "data-nav": "profile", "aria-label": `Profile of ${who.user}`}, who.user),
       h("button", {type: "button", class: "quiet", onclick: () => logOut()}, "Log out")));
   markNav();
 }
@@ -194,10 +196,22 @@ document.querySelector(".skip-link").addEventListener("click", (event) => {
   main.focus();
 });
 
+// Dialogs belong to the view that is left, but for what is shown once.
+function closeDialogs({all = false} = {}) {
+  for (const dialog of document.querySelectorAll(all ? "dialog[open]" : "dialog[open]:not([data-once])")) dialog.close();
+}
+
 addEventListener("hashchange", () => {
-  for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close(); // it belongs to the view that is left
+  closeDialogs();
   show();
 });
+
+const views = () => [...NAV.filter(([, , may]) => !may || may(who)), ["profile", "Profile"]];
+
+async function jump() {
+  const {openJump} = await import("./jump.js");
+  if (who !== null && !document.querySelector("dialog[open]")) openJump(views());
+}
 
 async function boot() {
   match().view.load?.().catch(() => {}); // its modules come meanwhile; a failure is said when it is shown
@@ -213,4 +227,5 @@ async function boot() {
 }
 
 keepFocus();
+startShortcuts({isOn: () => who !== null, jump});
 boot();

@@ -72,6 +72,26 @@ export function open(title, content, onClose) {
   return dialog;
 }
 
+// A dialog with a secret that is shown this once: Escape and another view do not close it, and to leave the page is asked
+// first. A logout closes it.
+export function openOnce(title, content, onClose) {
+  const note = h("p", {class: "note", role: "status"});
+  const ended = new AbortController();
+  const stay = (event) => {
+    if (event.type === "keydown" && event.key !== "Escape") return;
+    event.preventDefault();
+    if (event.type !== "beforeunload") setText(note, "It is not shown again. Copy it, then close this with Done.");
+  };
+  const dialog = open(title, [content, note], () => {
+    ended.abort();
+    onClose?.();
+  });
+  dialog.dataset.once = "";
+  dialog.addEventListener("cancel", stay);
+  for (const [target, kind] of [[document, "keydown"], [window, "beforeunload"]]) target.addEventListener(kind, stay, {capture: true, signal: ended.signal});
+  return dialog;
+}
+
 // toast("Saved"): a short message, text or nodes, also read out. Errors belong where the act was: see errorLine.
 export function toast(text, {error = false, lasting = error, action} = {}) {
   const close = () => element.remove();

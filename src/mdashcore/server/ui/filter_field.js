@@ -19,7 +19,7 @@ const MAX_SUGGESTED = 60; // characters of a value that is suggested
 export function filterField({label, value = "", placeholder, type = "search", saved = () => [], onFilter}) {
   const error = errorLine();
   const list = h("ul", {role: "listbox", class: "suggestions", id: uniqueId("suggestions"), "aria-label": "Suggestions", hidden: true});
-  const input = h("input", {type, "aria-label": label, placeholder, value, spellcheck: "false", autocapitalize: "none", autocomplete: "off", role: "combobox",
+  const input = h("input", {type, "aria-label": label, placeholder, value, spellcheck: "false", autocapitalize: "none", autocomplete: "off", role: "combobox", "aria-keyshortcuts": type === "search" ? "/" : null,
     "aria-expanded": "false", "aria-autocomplete": "list", "aria-controls": list.id, oninput: () => later(true), onkeydown: keys, onblur: close, onfocus: learn});
   let timer = null, controller = null;
   let asked = null; // the running request, a Promise

@@ -143,11 +143,16 @@ export function showJob(job) {
     onOpen: (row) => row.words && open(row.name, h("pre", {class: "code whole", tabindex: 0}, foreign(row.words))),
   });
   const stop = h("button", {type: "button", onclick: () => { job.stop(); setText(hint, "Stopping…"); }}, "Stop");
+  let isSeen = false; // the person has closed it by its button: Escape only hides the results
   const again = h("button", {type: "button", onclick: () => {
+    isSeen = true;
     dialog.close();
     showJob(job.again());
   }}, "Try the others again");
-  const close = h("button", {type: "button", class: "primary", onclick: () => dialog.close()});
+  const close = h("button", {type: "button", class: "primary", onclick: () => {
+    isSeen = job.ended;
+    dialog.close();
+  }});
   const hint = h("p", {class: "muted", role: "status"});
 
   job.changed = () => {
@@ -163,7 +168,7 @@ export function showJob(job) {
     h("div", {class: "actions"}, again, stop, close)), () => {
     job.shown = null;
     job.changed = () => {};
-    if (job.ended && jobs.includes(job)) jobs.splice(jobs.indexOf(job), 1);
+    if (isSeen && jobs.includes(job)) jobs.splice(jobs.indexOf(job), 1);
     tellAll();
   });
   dialog.classList.add("wide");

@@ -18,9 +18,9 @@
 // last one on; right leads to the links and buttons in the row, Escape back to it.
 
 import {fill, h} from "./dom.js";
+import {CHECK_WIDTH, fittingColumns, widthOf} from "./table_columns.js";
 
-const CHECK_WIDTH = 1.3, GAP = 1, PADDING = 2; // rem of the column with the boxes, between two columns, and at both ends
-const DEFAULT_MIN = 6; // rem of a column that does not say its smallest width
+const MAX_PRINTED = 2000; // rows on paper: forty pages
 
 const OVERSCAN = 8; // rows above and below the visible ones, so that quick scrolling shows no gaps
 
@@ -55,21 +55,14 @@ export function table({label, columns: given, rowKey, onOpen, selectable = false
   // Chooses the columns for which there is room, and draws their headings. Returns whether they are others than before.
   function layOut() {
     const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
-    const needed = (some) => PADDING + (selectable ? CHECK_WIDTH + GAP : 0) + some.reduce((sum, {min = DEFAULT_MIN}) => sum + min + GAP, -GAP);
-    const room = element.clientWidth > 0 ? element.clientWidth / rem : Infinity;
-    let fitting = [...chosen];
-    const droppable = chosen.filter(({drop}) => drop !== undefined).sort((a, b) => b.drop - a.drop);
-    while (needed(fitting) > room && droppable.length) {
-      const left = droppable.shift();
-      fitting = fitting.filter((column) => column !== left);
-    }
+    const fitting = fittingColumns(chosen, element.clientWidth > 0 ? element.clientWidth / rem : Infinity, {selectable});
     const isSame = fitting.length === columns.length && fitting.every((column, i) => column === columns[i]) && head.children.length > (selectable ? 1 : 0);
     if (isSame) return false;
     columns = fitting;
     const check = selectable ? [`${CHECK_WIDTH}rem`] : [];
     element.style.setProperty("--tracks", [...check, ...columns.map(({width}) => width ?? "1fr")].join(" "));
     element.style.setProperty("--phone-tracks", [...check, ...columns.filter(({hide}) => hide !== "phone").map(({phone, width}) => phone ?? width ?? "1fr")].join(" "));
-    element.style.setProperty("--least-width", `${columns.some(({min}) => min) ? needed(columns) : 0}rem`);
+    element.style.setProperty("--least-width", `${columns.some(({min}) => min) ? widthOf(columns, {selectable}) : 0}rem`);
     fill(head, selectable && head.firstElementChild, columns.map((column) => heading(column)));
     markSort();
     return true;
@@ -92,14 +85,14 @@ export function table({label, columns: given, rowKey, onOpen, selectable = false
       later();
     }
   });
-  new ResizeObserver(() => {
-    if (layOut()) {
-      arrange();
-      render(true);
-    } else {
-      later();
-    }
-  }).observe(element);
+  new ResizeObserver(() => (layOut() ? render(true) : later())).observe(element);
+  let isPrinted = false; // then all rows are drawn
+  for (const kind of ["beforeprint", "afterprint"]) {
+    element.addEventListener(kind, () => {
+      isPrinted = kind === "beforeprint";
+      render();
+    });
+  }
   let pressed = null; // the row on which a mouse button or a finger is down
   element.addEventListener("pointerdown", (event) => {
     pressed = event.target.closest(".table-space .table-row");
@@ -171,8 +164,8 @@ export function table({label, columns: given, rowKey, onOpen, selectable = false
 
   function render(stale = false) {
     const height = rowHeight();
-    const first = Math.max(0, Math.floor(element.scrollTop / height) - OVERSCAN);
-    const last = Math.min(order.length, Math.ceil((element.scrollTop + element.clientHeight) / height) + OVERSCAN);
+    const first = isPrinted ? 0 : Math.max(0, Math.floor(element.scrollTop / height) - OVERSCAN);
+    const last = Math.min(order.length, isPrinted ? MAX_PRINTED : Math.ceil((element.scrollTop + element.clientHeight) / height) + OVERSCAN);
     space.style.height = `${order.length * height}px`;
     element.setAttribute("aria-rowcount", order.length + 1);
     element.hidden = order.length === 0 && empty !== undefined;
@@ -200,7 +193,7 @@ export function table({label, columns: given, rowKey, onOpen, selectable = false
       all.checked = selection.size > 0 && selection.size >= order.length;
       all.indeterminate = selection.size > 0 && selection.size < order.length;
     }
-    if (last >= order.length) onEnd?.();
+    if (last >= order.length && !isPrinted) onEnd?.();
   }
 
   // A screen reader finds the rows in the order on the screen.
@@ -340,6 +333,10 @@ export function table({label, columns: given, rowKey, onOpen, selectable = false
     },
     focus: () => move(active),
   };
+}
+
+for (const kind of ["beforeprint", "afterprint"]) {
+  addEventListener(kind, () => document.querySelectorAll(".table").forEach((each) => each.dispatchEvent(new Event(kind))));
 }
 
 function compare(a, b) {

@@ -1,8 +1,8 @@
 // API keys: the credentials of programs.
 
 import {ROOT, del, get, post} from "../api.js";
-import {ask, copyButton, empty, open} from "../dialog.js";
-import {damagedTag, field, fill, foreign, h, timeTag} from "../dom.js";
+import {ask, copyButton, empty, openOnce} from "../dialog.js";
+import {ago, damagedTag, field, fill, foreign, h, timeTag} from "../dom.js";
 import {freshList} from "../fresh_list.js";
 
 export default async function view() {
@@ -26,7 +26,7 @@ export default async function view() {
       draw: (now) => {
         fill(damage, damagedTag(now.damaged));
         fill(created, timeTag(now.created_at));
-        fill(used, timeTag(now.last_used));
+        fill(used, usedTag(now.last_used));
       },
     };
   }
@@ -68,9 +68,19 @@ export default async function view() {
   };
 }
 
+const USE_ROUNDING = 3600; // s by which the stored time of a use may be too early
+
+// The server stores a use once an hour: what is known is the hour in which the last use was.
+function usedTag(time) {
+  if (time === null) return h("span", {class: "muted"}, "never");
+  const begin = new Date(time), end = new Date(begin.getTime() + 1000 * USE_ROUNDING);
+  const words = Date.now() < end ? "within the last hour" : `${ago(end)} to ${ago(begin)}`;
+  return h("time", {datetime: time, title: `between ${begin.toLocaleString()} and ${end.toLocaleString()}`}, Date.now() >= end && ago(end) === ago(begin) ? ago(begin) : words);
+}
+
 function show({name, key}) {
   const line = `curl -H "Authorization: Bearer ${key}" ${location.origin}${ROOT}/api/v2/devices`;
-  const dialog = open("The new key", h("div", {class: "stack"},
+  const dialog = openOnce("The new key", h("div", {class: "stack"},
     h("p", {}, "It may do all that you may with devices. It is shown this once", name && [": ", h("b", {}, foreign(name))], ". Copy it now."),
     h("div", {class: "secret"}, h("code", {class: "token"}, key), copyButton(() => key)),
     h("div", {class: "stack tight"}, h("h3", {}, "Try it"), h("div", {class: "secret"}, h("code", {}, line), copyButton(() => line))),

@@ -1,7 +1,7 @@
 // Acts on devices: register, rename, renew the token, delete, update, call.
 
 import {ROOT, call, del, devicePath, post, put} from "../../api.js";
-import {ask, copyButton, errorLine, open} from "../../dialog.js";
+import {ask, copyButton, errorLine, openOnce} from "../../dialog.js";
 import {bytes, field, fill, foreign, h, setText} from "../../dom.js";
 import {libraryChoice} from "../../firmware_choice.js";
 import {showJob, startJob} from "../../jobs.js";
@@ -45,7 +45,7 @@ function showToken(title, {id, token}) {
   const unsubscribe = live.onDevice(id, draw);
   draw(live.devices.get(id));
   live.refresh(id).catch(() => {}); // the page may not have it of a large fleet
-  const dialog = open(title, h("div", {class: "stack"},
+  const dialog = openOnce(title, h("div", {class: "stack"},
     h("p", {}, "This is the token of ", h("code", {}, foreign(id)), ", with which it connects. It is shown this once: copy it now."),
     copyable(token, {class: "token"}),
     lines.map(([label, line]) => h("div", {class: "stack tight"}, h("h3", {}, label), copyable(line))),
