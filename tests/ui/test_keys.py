@@ -74,11 +74,11 @@ def test_a_device_of_a_large_fleet_is_found_by_the_server(open_page, person, twe
     expect(page.get_by_role("heading", name="Lamp 2 (north|south)", level=1)).to_be_visible()
 
 
-def test_escape_loses_no_secret_and_no_result(open_page, person, axe):
+def test_escape_loses_no_secret_and_no_result(open_page, person, axe, wait_until):
     """A token and a key stay until they are dismissed by name; the results of a bulk act are found again."""
     page = open_page(person)
     page.get_by_role("button", name="Register the first device").click()
-    page.get_by_label("Id").fill("lamp")
+    page.get_by_label("Id", exact=True).fill("lamp")
     page.keyboard.press("Enter")
     dialog = page.get_by_role("dialog", name="Registered")
     token = dialog.locator("code.token")
@@ -103,6 +103,7 @@ def test_escape_loses_no_secret_and_no_result(open_page, person, axe):
     expect(page.get_by_role("row").nth(1)).to_contain_text("never")
     used = person.http.get("/devices", auth=None, headers={"Authorization": f"Bearer {key}"})
     assert used.status_code == 200
+    wait_until(page, lambda: person.http.get("/keys").json()[0]["last_used"])
     page.reload()
     expect(page.get_by_role("row").nth(1)).to_contain_text("within the last hour")
 

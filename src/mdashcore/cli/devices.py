@@ -33,7 +33,7 @@ def devices() -> None:
         "mdash devices list --filter online --filter 'fw_version!=2.0' --json",
         "mdash devices list --filter 'tag.site=berlin' --filter 'last_seen>1h'",
         "mdash devices list --sort last_seen --limit 20",
-        "mdash devices list --fields id,fw_version --json",
+        "mdash devices list --fields id,fw_version,shadow.reported.stats.ram_free --json",
         "mdash devices list --filter 'fw_version<1.4' --count",
     ),
 )

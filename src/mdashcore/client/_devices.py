@@ -64,7 +64,8 @@ class DeviceRequests(Resource):
             after: the cursor of an earlier page (`DevicesPage.next`), with the same `sort`.
             sort: ``id``, ``name``, ``online``, ``last_seen`` or ``fw_version``, with ``-`` before it for the reverse.
             fields: the members that the devices have: those of a device, and ``app``, ``arch``, ``fw_id``,
-                ``fw_version`` and ``is_committed``. By default those of a device.
+                ``fw_version``, ``is_committed``, and places in the shadow such as ``shadow.reported.t``. By default
+                those of a device.
             count: whether all devices that match are counted (`DevicesPage.total`).
         """
         return await read_page(self._http, terms, limit=limit, after=after, sort=sort, fields=fields, count=count)

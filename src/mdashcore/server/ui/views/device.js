@@ -31,6 +31,7 @@ export default async function view({id, tab, query, session}) {
   if (device === undefined) return gone(id);
   let current = null; // {name, view}
   let wanted = 0;
+  let titleOf = () => device.name; // of the document
   let endLoading = () => {};
 
   const name = h("h1", {}, foreign(device.name));
@@ -76,6 +77,7 @@ export default async function view({id, tab, query, session}) {
 
   function draw(now) {
     askMethods(now);
+    if (element.isConnected) document.title = `${titleOf()} · mdash`; // it may be renamed
     setText(name.firstChild, now.name);
     fill(status, onlineTag(now), damagedTag(now.damaged));
     fill(details, h("code", {}, foreign(now.id)), now.online ? [" · online since ", timeTag(now.since)] : now.last_seen === null ? " · never seen" : [" · last seen ", timeTag(now.last_seen)]);
@@ -89,7 +91,8 @@ export default async function view({id, tab, query, session}) {
   async function open(key, search) {
     const found = TABS.find(([other]) => other === key) ?? TABS[0];
     const mine = ++wanted;
-    shown.title = `${found[1]} of ${device.name}`;
+    titleOf = () => `${found[1]} of ${(live.devices.get(id) ?? device).name}`;
+    shown.title = titleOf();
     for (const anchor of nav.children) {
       if (anchor.dataset.tab === found[0]) anchor.setAttribute("aria-current", "page");
       else anchor.removeAttribute("aria-current");
@@ -129,7 +132,9 @@ export default async function view({id, tab, query, session}) {
     current?.destroy?.();
     current = null;
     dropDrafts(id);
-    fill(element, ...gone(id).element.childNodes);
+    const {title, element: instead} = gone(id);
+    document.title = `${title} · mdash`;
+    fill(element, ...instead.childNodes);
   }
 
   const clock = setInterval(() => {

@@ -97,7 +97,7 @@ export default async function detail({id}) {
   })];
   const button = (label, onclick, props = {}) => h("button", {type: "button", onclick, ...props}, label);
   return {
-    title: "Firmware",
+    title: title.textContent || "Firmware",
     element: h("section", {class: "page stack narrow", "aria-label": "Image"},
       h("div", {}, h("a", {class: "back", href: "#/firmware"}, "← Firmware"), h("h1", {}, title)), line.element,
       h("div", {class: "card stack"}, about, h("div", {class: "actions"},
