@@ -214,7 +214,7 @@ def test_a_new_token(page, fleet, axe):
     expect(dialog).to_contain_text(
         f"mos config-set dash.enable=true dash.server=ws://{page.url.split('/')[2]}/api/v2/rpc"
     )
-    page.keyboard.press("Escape")
+    dialog.get_by_role("button", name="Done").click()
     expect(row(page, "lamp")).to_contain_text("Offline")
     fleet.connect("lamp", token=token)
     expect(row(page, "lamp")).to_contain_text("Online")
@@ -232,7 +232,7 @@ def test_a_new_device_is_seen_to_connect(page, fleet, axe):
     axe(page)
     lamp.stop()
     expect(dialog.get_by_role("status")).to_contain_text("Not connected")
-    page.keyboard.press("Escape")
+    dialog.get_by_role("button", name="Done").click()
     expect(page.get_by_text("1 device, 0 online")).to_be_visible()
 
 

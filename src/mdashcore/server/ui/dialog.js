@@ -75,14 +75,14 @@ export function open(title, content, onClose) {
 // A dialog with a secret that is shown this once: Escape and another view do not close it, and to leave the page is asked
 // first. A logout closes it.
 export function openOnce(title, content, onClose) {
-  const note = h("p", {class: "note", role: "status"});
+  const note = h("p", {class: "note", role: "alert"}, "It is not shown again. Copy it, then close this with Done.");
   const ended = new AbortController();
   const stay = (event) => {
     if (event.type === "keydown" && event.key !== "Escape") return;
     event.preventDefault();
-    if (event.type !== "beforeunload") setText(note, "It is not shown again. Copy it, then close this with Done.");
+    if (event.type !== "beforeunload" && !note.isConnected) dialog.append(note);
   };
-  const dialog = open(title, [content, note], () => {
+  const dialog = open(title, content, () => {
     ended.abort();
     onClose?.();
   });
