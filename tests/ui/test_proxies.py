@@ -610,7 +610,7 @@ def test_the_page_below_a_path(shared_host, file, visit, tmp_path, password):
         device = subprocess.Popen(command)
     with device:
         expect(shown.get_by_text("It is connected.")).to_be_visible()
-        page.keyboard.press("Escape")
+        shown.get_by_role("button", name="Done").click()
         page.goto(f"{site.url}/#/device/{id}/shadow")
         expect(page.get_by_text("fw_version").first).to_be_visible()
         device.terminate()
