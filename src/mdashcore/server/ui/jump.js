@@ -51,7 +51,7 @@ export function openJump(views) {
   // Of a large fleet the server finds them.
   async function ask(some) {
     const mine = controller = new AbortController();
-    const filter = input.value.trim().split(/[^\p{L}\p{N}_.:@-]+/u).filter(Boolean); // without signs that mean something in a filter
+    const filter = input.value.trim().split(/[^\p{L}\p{N}_.:@-]+/u).filter(Boolean).map((word) => `text~${word}`); // without signs that mean something in a filter
     try {
       const {value} = await getPage("/devices", {filter, limit: MAX_DEVICES, sort: "name", fields: "id,name,online"}, {signal: mine.signal});
       if (!mine.signal.aborted) show([...some, ...value.map(entryOf)]);
