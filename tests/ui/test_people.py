@@ -42,7 +42,7 @@ def test_a_key(open_page, person, server, axe):
     expect(page.get_by_text(key)).to_have_count(0)
     assert works(server, key)
     page.reload()
-    expect(row(page, "nightly job").get_by_role("cell").nth(2)).to_have_text("just now")
+    expect(row(page, "nightly job").get_by_role("cell").nth(2)).to_have_text("within the last hour")
     axe(page)
     page.get_by_role("button", name="Delete nightly job").click()
     dialog = page.get_by_role("dialog", name="Delete nightly job?")

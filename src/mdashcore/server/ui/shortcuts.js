@@ -5,7 +5,7 @@
 import {announce, open} from "./dialog.js";
 import {h} from "./dom.js";
 
-const KEYS = [
+const PAGE_KEYS = [
   ["/", "Search or filter what is shown"],
   ["Ctrl K", "Go to a view, or to a device by its name or id"],
   ["?", "Show these keys"],
@@ -17,13 +17,13 @@ const KEYS = [
   ["Ctrl Enter", "In JSON: send the form"],
 ];
 
-const FIELDS = "input:not([type=checkbox], [type=radio], [type=button]), textarea, select, [contenteditable]";
+const FIELD_SELECTOR = "input:not([type=checkbox], [type=radio], [type=button]), textarea, select, [contenteditable]";
 
 // startShortcuts({isOn() → whether a person is logged in, jump() → opens the dialog to go elsewhere})
 export function startShortcuts({isOn, jump}) {
   document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.isComposing || !isOn() || document.querySelector("dialog[open]")) return;
-    const field = event.target instanceof Element ? event.target.closest(FIELDS) : null;
+    const field = event.target instanceof Element ? event.target.closest(FIELD_SELECTOR) : null;
     const isPlain = !event.ctrlKey && !event.metaKey && !event.altKey;
     if ((event.ctrlKey || event.metaKey) && !event.altKey && !event.shiftKey && event.key.toLowerCase() === "k" && (field === null || field.type === "search")) jump();
     else if (field === null && isPlain && event.key === "/") toSearch();
@@ -42,7 +42,7 @@ function toSearch() {
 
 export function showKeys() {
   const dialog = open("Keys", h("div", {class: "stack"},
-    h("dl", {class: "examples"}, KEYS.map(([keys, words]) => [h("dt", {}, keys.split(" ").map((key) => h("kbd", {}, key))), h("dd", {}, words)])),
+    h("dl", {class: "examples"}, PAGE_KEYS.map(([keys, words]) => [h("dt", {}, keys.split(" ").map((key) => h("kbd", {}, key))), h("dd", {}, words)])),
     h("p", {class: "hint"}, "In fields, keys are text. On a Mac, Ctrl is also ⌘."),
     h("div", {class: "actions"}, h("button", {type: "button", class: "primary", onclick: () => dialog.close()}, "Done"))));
 }

@@ -15,8 +15,8 @@ const STEPS = [
 
 const READ_NOTES = 20; // stored notifications that are looked through for the last state before the end, or the progress in it
 
-const SIGNS = {done: "✓", stopped: "✗"};
-const WORDS = {done: "done", present: "now", stopped: "ended here", todo: "not yet"};
+const STEP_SIGNS = {done: "✓", stopped: "✗"};
+const STEP_WORDS = {done: "done", present: "now", stopped: "ended here", todo: "not yet"};
 
 // stepper(): {element, set(update)}; `update` is null without one. `reached` of it is the last state before its end; null
 // if it is not known.
@@ -34,8 +34,8 @@ export function stepper() {
     if (state === null) return;
     element.setAttribute("aria-label", `Steps of the update. Now: ${label(state)}, ${UPDATE_STATES[state]?.words ?? ""}.`);
     fill(element, STEPS.map(([, name], i) => h("li", {class: `step ${kinds[i]}`, "aria-current": kinds[i] === "present" ? "step" : null},
-      h("span", {class: "step-sign", "aria-hidden": "true"}, SIGNS[kinds[i]] ?? i + 1), h("span", {class: "step-name"}, name),
-      h("span", {class: "visually-hidden"}, `: ${WORDS[kinds[i]]}`))));
+      h("span", {class: "step-sign", "aria-hidden": "true"}, STEP_SIGNS[kinds[i]] ?? i + 1), h("span", {class: "step-name"}, name),
+      h("span", {class: "visually-hidden"}, `: ${STEP_WORDS[kinds[i]]}`))));
   }
 
   return {element, set};

@@ -4,7 +4,7 @@ import {getCsv} from "../../api.js";
 import {loading, tellFailure, toast} from "../../dialog.js";
 import {h} from "../../dom.js";
 
-const PAGE = 1000; // devices of one answer: the server gives no more
+const CSV_PAGE = 1000; // devices of one answer: the server gives no more
 const KEPT_TIME = 60_000; // ms until the browser has read the file
 
 // downloadDevices({fields, filter, sort})
@@ -12,7 +12,7 @@ export async function downloadDevices({fields, filter, sort}) {
   const end = loading();
   const parts = [];
   try {
-    for (let query = {fields: fields.join(), filter, sort, limit: PAGE}; query; ) {
+    for (let query = {fields: fields.join(), filter, sort, limit: CSV_PAGE}; query; ) {
       const {text, next} = await getCsv("/devices", query);
       parts.push(text);
       query = next;

@@ -12,13 +12,13 @@ const MAX_PLACES = 16; // places in the shadow: the server gives no more at a ti
 const SCANNED_DEVICES = 200; // devices that are looked through for places to suggest
 const MAX_SUGGESTED = 200; // places that are suggested
 
-const KIND = "table", NAME = "devices"; // what is kept, and its name
+const LAYOUT_KIND = "table", LAYOUT_NAME = "devices"; // what is kept, and its name
 
 const isText = (value) => typeof value === "string";
 
 // listLayout({user, onChange}): {columns() → for the table, places() → of its columns, isDense(), choose()}
 export function listLayout({user, onChange}) {
-  let {keys, places, dense} = checked(recall(user, KIND, NAME)); // `keys`: null for the usual columns
+  let {keys, places, dense} = checked(recall(user, LAYOUT_KIND, LAYOUT_NAME)); // `keys`: null for the usual columns
 
   const isShown = ({key, isFixed, optional}) => isFixed || (keys === null ? !optional : keys.has(key));
 
@@ -31,7 +31,7 @@ export function listLayout({user, onChange}) {
 
   function changed() {
     const isUsual = keys === null && places.length === 0 && !dense;
-    keep(user, KIND, NAME, isUsual ? undefined : {keys: keys && [...keys], places, dense});
+    keep(user, LAYOUT_KIND, LAYOUT_NAME, isUsual ? undefined : {keys: keys && [...keys], places, dense});
     onChange();
   }
 
