@@ -80,7 +80,7 @@ export default function view({query, session}) {
   function layOut() {
     list.element.classList.toggle("dense", layout.isDense());
     list.setColumns(layout.columns());
-    if (!live.isWhole() && matches !== null) served.reload(); // the rows may lack the places that are shown now
+    if (!isHere() && matches !== null) served.reload(); // the rows may lack the places that are shown now
   }
 
   const servedSort = () => SERVED_SORTS[kept.sort.key]?.[kept.sort.down ? 1 : 0] ?? "name";
