@@ -88,6 +88,7 @@ def test_times_are_local_or_utc(open_page, person, reports):
     """One switch changes all times that are shown, those of plots and of the log too; this browser remembers it."""
     page = open_page(person, "#/device/meter/log", timezone_id="Asia/Tokyo")
     page.get_by_label("Show", exact=True).select_option("all")
+    expect(page.get_by_role("log")).to_contain_text("registered as Water meter")
     line = page.get_by_role("log").locator("time").first
     utc = line.get_attribute("datetime")[11:19]
     hour = f"{(int(utc[:2]) + 9) % 24:02}"

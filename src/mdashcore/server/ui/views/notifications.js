@@ -13,7 +13,7 @@ const INLINE_LENGTH = 140; // characters of JSON that are read at a glance
 export default function view({query}) {
   const kind = h("select", {"aria-label": "Kind", onchange: refilter}, KINDS.map(({key, label}) => h("option", {value: key}, label)));
   if (KINDS.some(({key}) => key === query.kind)) kind.value = query.kind;
-  const search = h("input", {type: "search", placeholder: "Text", "aria-label": "Filter notifications", value: query.q ?? "", oninput: refilter, spellcheck: "false", autocapitalize: "none"});
+  const search = h("input", {type: "search", placeholder: "Text", "aria-label": "Filter notifications", value: query.q ?? "", oninput: refilterSoon, spellcheck: "false", autocapitalize: "none"});
   const device = deviceField({value: query.device, onChange: refilter});
   const time = timeField({query, onChange: refilter});
   const copy = copyButton(() => shown.shown().map((note) => `${new Date(note.time * 1000).toISOString()} ${note.id} ${note.name} ${summary(note)}`).join("\n"), "Copy");
@@ -50,17 +50,25 @@ export default function view({query}) {
 
   let typing = 0;
 
-  // Asks the server once a person has stopped typing.
   function refilter() {
+    clearTimeout(typing);
+    keepAddress();
+    const next = wanted();
+    shown.setQuery(next.query, next.accept);
+  }
+
+  // Asks the server once a person has stopped typing.
+  function refilterSoon() {
+    clearTimeout(typing);
+    keepAddress();
+    typing = setTimeout(refilter, TYPING_PAUSE);
+  }
+
+  function keepAddress() {
     const id = device.id();
     const asked = {...(search.value.trim() && {q: search.value}), ...(id && {device: id}), ...(kind.value !== "all" && {kind: kind.value}), ...time.asked()};
     const address = new URLSearchParams(asked).toString();
     history.replaceState(null, "", `#/notifications${address && `?${address}`}`);
-    clearTimeout(typing);
-    typing = setTimeout(() => {
-      const next = wanted();
-      shown.setQuery(next.query, next.accept);
-    }, TYPING_PAUSE);
   }
 
   return {

@@ -13,7 +13,7 @@ const MAX_LINES = 50_000; // lines in one download: some megabytes
 export default function tab(device) {
   const {id} = device;
   const kind = h("select", {"aria-label": "Show", onchange: refilter}, h("option", {value: "log"}, "Log lines"), h("option", {value: "all"}, "All that happens"));
-  const search = h("input", {type: "search", placeholder: "Text", "aria-label": "Filter the log", oninput: refilter, spellcheck: "false", autocapitalize: "none"});
+  const search = h("input", {type: "search", placeholder: "Text", "aria-label": "Filter the log", oninput: refilterSoon, spellcheck: "false", autocapitalize: "none"});
   const state = h("p", {class: "muted count", role: "status"});
   const error = errorLine();
   const bar = progress("Download");
@@ -46,10 +46,13 @@ export default function tab(device) {
   let typing = 0;
   function refilter() {
     clearTimeout(typing);
-    typing = setTimeout(() => {
-      const next = wanted();
-      shown.setQuery(next.query, next.accept);
-    }, TYPING_PAUSE);
+    const next = wanted();
+    shown.setQuery(next.query, next.accept);
+  }
+
+  function refilterSoon() {
+    clearTimeout(typing);
+    typing = setTimeout(refilter, TYPING_PAUSE);
   }
 
   // Saves the stored log with the present choice and filter.
