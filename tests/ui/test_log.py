@@ -40,28 +40,20 @@ def asks(route):
 # The stream
 
 
-def test_what_could_not_be_loaded_is_said_and_can_be_had(open_page, person, fleet, calls):
+def test_what_could_not_be_loaded_is_said_and_can_be_had(open_page, person, fleet, calls, hold):
     """The page is live later than it has read, and what lies between fails: there is no hole, but a way to it."""
     fleet.connect("lamp", **QUIET)
     calls("Test.Call", *range(5))
     page = open_page(person, "#/notifications?kind=in")
     expect(lines(page)).to_have_count(5)
-    held = []
-
-    def hold(route):
-        if asks(route).get("limit") == 1:
-            held.append(route)  # before that, nothing is live
-        elif "start" in asks(route):
-            route.abort()
-        else:
-            route.continue_()
-
-    page.route("**/logs", hold)
+    page.route("**/logs", lambda route: route.abort() if "start" in asks(route) else route.continue_())
+    held = hold(page, re.compile(r"/api/v2/devices\?"))  # before that, nothing is live
     page.reload()
     expect(lines(page)).to_have_count(5)
     calls("Test.Call", *range(5, 10))
+    devices = held.take()
     with page.expect_event("requestfailed"):
-        held[0].continue_()
+        devices.continue_()
     stream = page.get_by_role("log")
     expect(stream).to_contain_text("Some entries could not be loaded: the server cannot be reached.")
     calls("Test.Call", 10)
