@@ -90,7 +90,7 @@ def test_a_table_as_a_person_wants_it(open_page, person, fleet_of_three, is_live
     expect(page.get_by_role("columnheader", name="temperature")).to_have_count(0)
 
 
-def test_names_have_room_at_every_width(open_page, person, fleet_of_three):
+def test_names_have_room_at_every_width(open_page, person, fleet_of_three, wait_until):
     """Columns for which there is none are left out; a very wide window is used; nothing is wider than the window."""
     page = open_page(person)
     rows = page.get_by_role("grid", name="Devices").get_by_role("row")
@@ -98,13 +98,15 @@ def test_names_have_room_at_every_width(open_page, person, fleet_of_three):
     name = page.get_by_role("columnheader", name="Name")
     shown = {}
     for width in (390, 820, 1024, 1280, 2560):
+        room = 150 if width == 390 else 270
         page.set_viewport_size({"width": width, "height": 800})
-        page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-        assert page.evaluate("document.querySelector('main').scrollWidth <= innerWidth"), width
-        assert page.evaluate(
-            "document.querySelector('.table').scrollWidth <= document.querySelector('.table').clientWidth"
-        )
-        assert name.bounding_box()["width"] >= (150 if width == 390 else 270), width
+        wait_until(page, lambda: page.evaluate("innerWidth") == width)  # noqa: B023
+        for element in ("main", ".table"):
+            fits = (
+                f"(({{scrollWidth, clientWidth}}) => scrollWidth <= clientWidth)(document.querySelector('{element}'))"
+            )
+            wait_until(page, lambda: page.evaluate(fits))  # noqa: B023
+        wait_until(page, lambda: name.bounding_box()["width"] >= room)  # noqa: B023
         shown[width] = page.locator(".table-head > :visible").count()
     assert shown[390] < shown[820] < shown[1024] < shown[1280] < shown[2560]
     assert page.get_by_role("grid", name="Devices").bounding_box()["width"] > 2480

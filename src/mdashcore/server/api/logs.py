@@ -74,7 +74,7 @@ async def search_logs() -> Response:
 def _offset_before(text: str | None) -> int | None:
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 16):
+    if not (text.isascii() and text.isdigit() and len(text) <= 16 and int(text) <= 2**53):
         raise InvalidInput("before is an offset")
     return int(text)
 
