@@ -28,6 +28,8 @@ TAKERS = {
     ("POST", "/api/v2/jobs"),
     ("POST", "/api/v2/keys"),
     ("POST", "/api/v2/logs"),
+    ("POST", "/api/v2/rollouts/preview"),
+    ("POST", "/api/v2/rollouts/<id>/resume"),
     ("POST", "/api/v2/tags"),
     ("POST", "/api/v2/users"),
     ("POST", "/api/v2/users/<name>/devices"),

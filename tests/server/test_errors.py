@@ -112,7 +112,7 @@ REQUESTS = [
     ("GET", "//devices", None, 404),
     ("DELETE", "/devices", None, 405),
     ("PATCH", "/devices/d1", b"{}", 405),
-    ("GET", "/logs", None, 405),
+    ("PUT", "/logs", None, 405),
     ("OPTIONS", "/devices", None, 405),
     ("PUT", "/devices/d1/ota", b"x", 405),
     ("BREW", "/devices", None, 405),

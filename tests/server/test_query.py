@@ -16,7 +16,7 @@ UPDATE = [
 ]
 
 PARAMETERS = [
-    ("GET", "/devices", ["filter", "limit", "after", "sort", "count", "fields"]),
+    ("GET", "/devices", ["filter", "limit", "after", "sort", "count", "fields", "format"]),
     ("POST", "/devices", []),
     ("GET", "/devices/d1", []),
     ("PUT", "/devices/d1", []),

@@ -69,7 +69,7 @@ def test_the_first_hour(open_page, person, fleet, make_firmware, tmp_path):
     expect(banner).to_contain_text("2.0 is not committed")
     banner.get_by_role("button", name="Commit").click()
     expect(banner).to_be_hidden()
-    expect(page.get_by_role("img", name=re.compile("Now: Committed"))).to_be_visible()
+    expect(page.get_by_role("list", name=re.compile("Now: Committed"))).to_be_visible()
 
     # And it stands in the list.
     page.get_by_role("link", name="← Devices").click()

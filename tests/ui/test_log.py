@@ -28,8 +28,8 @@ def lines(page):
 
 
 def stored(person):
-    """The names of the calls, in the order in which the server has stored them."""
-    return [note["name"] for note in person.http.post("/logs", json={"name": "rpc.in.*", "limit": 1000}).json()]
+    """The names of the test's calls, in the order in which the server has stored them."""
+    return [note["name"] for note in person.http.post("/logs", json={"name": "rpc.in.Test.*", "limit": 1000}).json()]
 
 
 def asks(route):

@@ -411,7 +411,7 @@ def test_a_person_behind_a_proxy(site, visit, connect, register, image, password
     form = page.get_by_role("form", name="Update")
     expect(form).to_contain_text("It fits this device")
     form.get_by_role("button", name="Update the device").click()
-    expect(page.get_by_role("img", name=re.compile("Now: Transferring"))).to_be_visible()
+    expect(page.get_by_role("list", name=re.compile("Now: Transferring"))).to_be_visible()
 
     page.goto(f"{site.url}/#/rollouts/new")
     page.get_by_label("All devices").check()

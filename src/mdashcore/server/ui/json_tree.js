@@ -17,8 +17,8 @@ const KEY_LENGTH = 200; // of one key
 const cut = (text, most) => (text.length > most ? `${text.slice(0, most)}… (${text.length} characters)` : text);
 const keyText = (key) => cut(jsonText(key).slice(1, -1), KEY_LENGTH);
 
-// jsonTree({label}): {element, tools, set(value, marks)}. `tools` are the search and the buttons; `marks` is a Map from
-// keyOf(path) of a value to a word behind it.
+// jsonTree({label}): {element, tools, set(value, marks)}. `tools` are the search and the buttons. `marks` is a Map: it has
+// a word to stand behind a value under keyOf(path).
 export function jsonTree({label}) {
   let value = {};
   let marks = new Map();
