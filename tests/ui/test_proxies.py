@@ -137,6 +137,21 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
             return
 
 
+def wait_for_certificate(port: int, context: ssl.SSLContext) -> None:
+    """Wait until a proxy that makes its own certificate has it: it listens before."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            with (
+                socket.create_connection(("127.0.0.1", port)) as plain,
+                context.wrap_socket(plain, server_hostname="localhost"),
+            ):
+                return
+        except ssl.SSLError:
+            assert time.monotonic() < deadline, "no certificate"
+            time.sleep(0.02)
+
+
 def replaced(text: str, *pairs: tuple[str, str]) -> str:
     """The text with each of the first in place of the second; all have to be there."""
     for old, new in pairs:
@@ -212,6 +227,7 @@ class Stand:
             folder = self.folder / file
             authority = folder / "caddy/pki/authorities/local/root.crt" if file == "Caddyfile" else folder / "ca.pem"
             context = ssl.create_default_context(cafile=authority)
+            wait_for_certificate(port, context)
             self._sites[file] = Site(file, self.server, "localhost", port, plain, context, authority)
         return [self._sites[file] for file in files]
 
