@@ -119,6 +119,14 @@ async def test_a_resume_forgives_what_has_failed_until_then(hub):
     assert [(each.failed, each.pending) for each in resumed.forgiven] == [(1, 9)]
 
 
+async def test_a_resume_that_is_refused_reads_no_members(hub, monkeypatch):
+    """A rollout that is not paused is not resumed, however many devices it has."""
+    made = await roll_out(hub)
+    monkeypatch.setattr(hub.rollouts, "counts", None)
+    with pytest.raises(Conflict, match="is RUNNING, it cannot be resumed"):
+        await hub.rollouts.resume("alice", made.id, forgive=1)
+
+
 async def test_two_people_at_the_same_time(tools):
     """Of two pauses one counts; of an abort and a resume, each request sees the result of the other."""
     backend = tools.backend()

@@ -419,3 +419,6 @@ async def test_a_preview_counts_each_device_of_many_groups(alice, fleet, monkeyp
     monkeypatch.setattr(preview, "MAX_MEMBERS", 9)
     refused = await alice.http.post("/rollouts/preview", json={"all": True})
     assert (refused.status_code, "more than 9 devices" in refused.json()["error"]["message"]) == (400, True)
+    data = {"rollout": json.dumps({"all": True})}
+    refused = await alice.http.post("/rollouts", data=data, files={"file": ("fw.zip", image())})
+    assert (refused.status_code, "more than 9 devices" in refused.json()["error"]["message"]) == (400, True)

@@ -159,6 +159,7 @@ class Rollouts:
             bare: whether the user has said that the image is a bare one.
 
         Raises:
+            InvalidInput: the selection has more devices than a rollout may have.
             Conflict: the image is bare, or of another application than a device reports, and the request does not say
                 that this is wanted.
         """
@@ -169,13 +170,14 @@ class Rollouts:
         options = request.plan.options
         if image.app is None or options.force or options.other_app:
             return
+        checked = RolloutPreview(request.plan, image)
         async with aclosing(self._device_list.select(account, request.selection, pause)) as devices:
             async for each in devices:
-                build = build_of(each)
-                if ota.fit(image, build, options) is ota.Fit.OTHER_APP:
+                checked.add(each)
+                if checked.fits[ota.Fit.OTHER_APP]:
                     raise Conflict(
-                        f"the image is of the application {image.app}, {each.device.id!r} runs {build.app}; other_app "
-                        "sends it all the same"
+                        f"the image is of the application {image.app}, {each.device.id!r} runs {build_of(each).app}; "
+                        "other_app sends it all the same"
                     )
 
     async def create(
@@ -324,9 +326,10 @@ class Rollouts:
         """
 
         async def event(present: Rollout) -> RolloutEvent:
+            if present.state is not RolloutState.PAUSED:  # it is refused, and its members need not be read
+                return rollout.ResumeRequested((), forgive=forgive is not None)
             counts = await self.counts(account, present)
-            if present.state is RolloutState.PAUSED:
-                _check_forgiven(present, rollout.to_forgive(present, counts), forgive)
+            _check_forgiven(present, rollout.to_forgive(present, counts), forgive)
             return rollout.ResumeRequested(counts, forgive=forgive is not None)
 
         return await self._request(account, id, "resumed", event)
