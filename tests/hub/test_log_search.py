@@ -84,6 +84,23 @@ def test_a_search_law(tools, log, text, device, names, start, end, limit, keep, 
     assert found == [offset for offset, each in enumerate(log) if fits(offset, *each)]
 
 
+def test_a_pause_after_each_notification(tools):
+    """One may be large: the search holds the loop no longer than for one of them. So it does among older events."""
+    hub, pauses = make_hub(tools), 0
+
+    async def pause():
+        nonlocal pauses
+        pauses += 1
+
+    for _ in range(20):
+        tools.run(hub.feed.emit("alice", "online", "d1"))
+        tools.run(hub.feed.emit("alice", "updated", "d1", b'["\\n"%b]' % (b',"x"' * 1000)))
+    tools.run(hub.feed._logs.trim("notifications/alice", 20))
+    part = tools.run(hub.log_search.search("alice", LogSearch("xx"), pause))
+    assert part.frames == ()
+    assert pauses >= part.checked > 20  # those of the log, and events that are older
+
+
 @pytest.mark.parametrize("bound", ["entries", "time", "bytes", "earlier"])
 def test_a_part_has_bounds(tools, monkeypatch, bound):
     """So many notifications, so much time, so many bytes; and it ends where all are earlier than the wanted time."""

@@ -110,6 +110,22 @@ def append(tools, logs, time, name, data=None, device="lamp"):
     tools.run(logs.append(log_name("alice"), float(time), [Notification(name, device, data).encode()]))
 
 
+def test_a_pause_after_each_notification(tools, make_hub):
+    """One may be large: the pass holds the loop no longer than for one of them."""
+    hub, logs = make_hub()
+    pauses = 0
+
+    async def pause():
+        nonlocal pauses
+        pauses += 1
+
+    for second in range(20):
+        append(tools, logs, 900 + second, "updated", report(second))
+    found = tools.run(hub.series.read(LAMP, SeriesRequest({"t": ("t",)}, 10), pause))
+    assert sum(point.count for point in found.points["t"]) == 20
+    assert pauses >= 20
+
+
 def test_all_that_is_stored(tools, make_hub):
     """Without a range it goes from the oldest notification to now, and says what was read; of an empty log, an hour."""
     hub, logs = make_hub()

@@ -30,6 +30,8 @@ MAX_SEARCH_TIME: Final = 2.0  # seconds for one answer: a person sees how far it
 
 MAX_FOUND_BYTES: Final = 2**22  # bytes of the notifications in one answer: a thousand of the largest would be 128 MB
 
+_BETWEEN_TEXTS: Final = "\ud800"  # half a character, which no searched text has
+
 MAX_EARLIER_RUN: Final = 1_000  # notifications in a row before the wanted time that end a search: as for a series
 
 
@@ -98,7 +100,7 @@ class LogSearcher:
         Before the oldest notification that is kept only events are left.
 
         Args:
-            pause: awaited after each few notifications.
+            pause: awaited after each notification: one may have 128 KB.
         """
         log = log_name(account)
         part = _Part(wanted, self._monotonic() + MAX_SEARCH_TIME, self._monotonic)
@@ -114,22 +116,22 @@ class LogSearcher:
                         part.check(frame, entry.offset, entry.time)
                     if part.is_full:
                         return part.found(end)
+                    await pause()
                 if part.is_past:
                     return part.found(None)
                 if part.is_late:
                     return part.found(end)
-                await pause()
         while end > 0 and (events := await self._events.newest(account, 0, end)):
             for offset, frame in reversed(events):
                 end = offset
                 part.check(frame, offset, None)
                 if part.is_full:
                     return part.found(end)
+                await pause()
             if part.is_past:
                 return part.found(None)
             if part.is_late:
                 return part.found(end)
-            await pause()
         return part.found(None)
 
 
@@ -199,7 +201,7 @@ def _contains(read: _SearchedFrame, text: str) -> bool:
     if "\\" not in data:
         return False
     try:  # an escaped text is found as a person reads it
-        return any(text in part.casefold() for part in _texts(_json.decode(data)))
+        return text in _BETWEEN_TEXTS.join(_texts(_json.decode(data))).casefold()
     except (InvalidInput, *_json.DECODE_ERRORS):  # JSON that no value can hold was searched as it is
         return False
 

@@ -115,7 +115,7 @@ class SeriesReader:
         """Return what a device has reported.
 
         Args:
-            pause: awaited after each few notifications.
+            pause: awaited after each notification: one may have 128 KB.
 
         Raises:
             InvalidInput: the range is empty, or too short for so many points.
@@ -160,9 +160,9 @@ class SeriesReader:
                     head = self._reader.head(account, entry)
                     if head is not None:
                         found.add(entry, head)
+                    await pause()
                 if found.old_run >= MAX_OLD_RUN:
                     break
-                await pause()
         return True
 
 
