@@ -125,6 +125,27 @@ def test_a_filter_means_the_same_as_in_the_core(page):
     assert dict(found) == CASES
 
 
+def test_any_key_of_a_device_is_a_place(page):
+    """A column shows what lies under `__proto__`, too, which is in every object of the browser; and follows it."""
+    assert page.evaluate(
+        """async () => {
+          const {followPlaces, lightDevice} = await import(ui("light.js"));
+          const {keysOfPlace, valueAt} = await import(ui("places.js"));
+          const found = [];
+          for (const inner of ["__proto__.x", "a.__proto__", "__proto__", "constructor.x"]) {
+            const place = `shadow.reported.${inner}`, keys = keysOfPlace(place);
+            const row = {id: "d", app: null, arch: null, fw_id: null, fw_version: null, is_committed: null, [place]: 5};
+            const device = lightDevice(row);
+            const first = valueAt(device, keys);
+            const change = keys.reduceRight((value, key) => `{${JSON.stringify(key)}:${value}}`, "6");
+            followPlaces(device, JSON.parse(change));
+            found.push([first, valueAt(device, keys), {}.x ?? null]);
+          }
+          return found;
+        }"""
+    ) == 4 * [[5, 6, None]]
+
+
 def test_finding_devices(zoo, page, axe):
     """Words and terms, all of which have to hold; a term that is wrong says why; no match says what to do."""
     search = page.get_by_role("combobox", name="Filter devices")

@@ -41,13 +41,16 @@ export function changeAt(state, keys) {
   return found;
 }
 
-// Puts a value there into a state of a light device; null takes it out.
+// Puts a value there into a state of a light device; null takes it out. A device may have a key such as "__proto__": keys
+// are defined, because an assignment of that one sets the object's prototype.
 export function setAt(state, keys, value) {
   let inner = state;
   for (const key of keys.slice(0, -1)) {
-    if (!Object.hasOwn(inner, key) || !isObject(inner[key])) inner[key] = Object.create(null);
+    if (!Object.hasOwn(inner, key) || !isObject(inner[key])) define(inner, key, Object.create(null));
     inner = inner[key];
   }
   if (value === null) delete inner[keys.at(-1)];
-  else inner[keys.at(-1)] = value;
+  else define(inner, keys.at(-1), value);
 }
+
+const define = (object, key, value) => Object.defineProperty(object, key, {value, writable: true, enumerable: true, configurable: true});
