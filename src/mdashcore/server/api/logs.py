@@ -58,12 +58,17 @@ async def search_logs() -> Response:
     text = args.get("text", "")
     if len(names) > MAX_SEARCH_NAMES or len(text) > MAX_SEARCH_TEXT:
         raise InvalidInput(f"at most {MAX_SEARCH_NAMES} names, and a text of {MAX_SEARCH_TEXT} characters")
+    if not all(names):
+        raise InvalidInput("a name is empty; names are separated by |")
+    start, end = query_time("from"), query_time("to")
+    if start is not None and end is not None and start > end:
+        raise InvalidInput("to is earlier than from")
     wanted = LogSearch(
         text,
         args.get("id"),
         tuple(names),
-        query_time("from"),
-        query_time("to"),
+        start,
+        end,
         _offset_before(args.get("before")),
         whole_number("limit", 1, MAX_RESULTS) or 100,
     )
