@@ -10,6 +10,8 @@ import pytest
 
 from mdashcore.cli.device_file import TokenFile, read_devices
 from mdashcore.cli.exits import CliError
+from mdashcore.server.api._device_documents import csv_cells
+from mdashcore.server.csv_text import csv_line
 
 TOKEN = "Q2hhbmdlIG1lIQ-8f2a9c"
 
@@ -30,6 +32,24 @@ def test_devices_are_read_with_their_tags(tmp_path):
         {"id": "lamp", "name": "Lamp, hall", "tags": {"site": "x y", "indoor": True}},
         {"id": "fan"},
     ]
+
+
+def test_an_exported_list_is_read_as_it_was(tmp_path):
+    """Tags with spaces, and names that a spreadsheet would take for formulas, which no cell begins like."""
+    names = ["-x", "=1", "'=1", "''+", "'s", "\uff1d1", "\uff20x", "\uff0b1", "\uff0d1", 'say "hi"', "a,b"]
+    documents = [
+        {"id": f"d{number}", "name": name, "tags": {"site": "new york", "indoor": True, "-": name}}
+        for number, name in enumerate(names)
+    ]
+    columns = ["id", "name", "tags"]
+    lines = [csv_line(columns), *(csv_line(csv_cells(document, columns)) for document in documents)]
+    path = tmp_path / "fleet.csv"
+    path.write_text("".join(lines), encoding="utf-8", newline="")
+    assert [row.document for row in read_devices(path, with_tokens=False)] == documents
+    with path.open(encoding="utf-8", newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert not [cell for cell in cells if cell[0] in "=+-@\uff1d\uff0b\uff0d\uff20"]
+    assert csv_line(["\n=1"]) == '"\'\n=1"\r\n'
 
 
 @pytest.mark.parametrize(

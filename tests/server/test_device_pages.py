@@ -156,7 +156,7 @@ async def test_a_list_is_a_table(fleet):
         address = link and f"/devices{link[1 : link.index('>')]}"
     assert lines[0] == fields
     assert lines[1] == "Hall 10,d1,,20,,true"
-    assert lines[3] == """\"'=HYPERLINK(""x"")",d3,"site=b,c indoor","-5","{""x"":""@1""}","""
+    assert lines[3] == """\"'=HYPERLINK(""x"")",d3,"site=b,c; indoor","-5","{""x"":""@1""}","""
     assert len(lines) == 6
     whole = (await fleet.http.get("/devices?format=csv&filter=fw_version=1.9")).text.splitlines()
     assert whole[0] == "id,name,online,since,last_seen,created_at,tags,app,arch,fw_version,fw_id,is_committed"

@@ -14,6 +14,7 @@ import attrs
 from mdashcore import identity
 from mdashcore._errors import InvalidInput
 from mdashcore.cli.exits import CliError, Exit
+from mdashcore.server.csv_text import unguarded
 from mdashcore.tags import check_patch
 
 __all__ = ["ImportedDevice", "TokenFile", "read_devices"]
@@ -100,6 +101,7 @@ def _check_columns(path: Path, found: Sequence[str], *, with_tokens: bool) -> No
 def _row(record: dict[str, Any], line: int, *, with_tokens: bool) -> ImportedDevice:
     if None in record or None in record.values():
         raise InvalidInput("it has another number of values than the first line")
+    record = {column: unguarded(cell) for column, cell in record.items()}
     id = identity.check_device_id(record["id"].strip())
     document: dict[str, Any] = {"id": id}
     if name := record.get("name", "").strip():

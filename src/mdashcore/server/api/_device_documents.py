@@ -149,7 +149,7 @@ def _value_at(section: Any, keys: Sequence[str]) -> Any:
 
 
 def csv_cells(document: Mapping[str, Any], names: Sequence[str]) -> list[str | float]:
-    """Return members of a device as cells: tags as in ``site=berlin indoor``, objects and arrays as JSON."""
+    """Return members of a device as cells: tags as in ``site=berlin; indoor``, objects and arrays as JSON."""
     return [_tags_cell(document[name]) if name == "tags" else _cell(document.get(name)) for name in names]
 
 
@@ -162,7 +162,7 @@ def _cell(value: Any) -> str | float:
 
 
 def _tags_cell(tags: Mapping[str, str | bool]) -> str:
-    return " ".join(name if value is True else f"{name}={value}" for name, value in tags.items())
+    return "; ".join(name if value is True else f"{name}={value}" for name, value in tags.items())
 
 
 def device_document(service: Service, listed: ListedDevice) -> DeviceDocument:
