@@ -56,6 +56,14 @@ async def test_a_series_as_csv(alice, lamp, accept):
     assert [float(row["min"]) for row in rows] == [-1, 1]
 
 
+async def test_a_table_says_whether_it_is_complete(alice, lamp, monkeypatch):
+    """By a header: one that a bound has cut is not taken for all that is stored."""
+    query = {"path": "on", "format": "csv"}
+    assert (await alice.http.get(lamp, params=query)).headers["X-Complete"] == "true"
+    monkeypatch.setattr("mdashcore.hub.series_reader.MAX_PASS_ENTRIES", 0)
+    assert (await alice.http.get(lamp, params=query)).headers["X-Complete"] == "false"
+
+
 async def test_times_are_unix_seconds_or_rfc_3339(alice, lamp):
     """Both name the same moment; without an offset from UTC a time names none."""
     query = {"path": "on", "from": "2026-01-01T00:00:00.5Z", "to": "1798761600"}

@@ -43,10 +43,12 @@ async def get_series(id: str) -> Response:
     )
     as_csv = _wants_csv()
     key, pace = device_key(id), Pace(principal().account)
-    parts = _answer(service(), key, query, pace, as_csv=as_csv)
+    headers: dict[str, str] = {}
+    parts = _answer(service(), key, query, pace, headers if as_csv else None)
     response = await send_pieces(parts, CSV_TYPE if as_csv else "application/json", compress=pace)
     response.headers["Vary"] = "Accept, Accept-Encoding"
     if as_csv:
+        response.headers.update(headers)
         response.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(id, safe='')}.csv"
     return response
 
@@ -67,13 +69,19 @@ def _wants_csv() -> bool:
 
 
 async def _answer(
-    service: Service, key: DeviceKey, query: SeriesRequest, pace: Pace, *, as_csv: bool
+    service: Service, key: DeviceKey, query: SeriesRequest, pace: Pace, csv_headers: dict[str, str] | None
 ) -> AsyncGenerator[bytes, None]:
-    """Yield the answer. All reading is done in here: it counts as one of the account's lists."""
+    """Yield the answer. All reading is done in here: it counts as one of the account's lists.
+
+    Args:
+        csv_headers: gets what a table has no cell for, before the first part; `None` for JSON.
+    """
     await service.hub.registry.get(key)
     with service.reading_log():
         found = await service.hub.series.read(key, query, pace)
-    for part in _csv(found) if as_csv else _document(found, query.points):
+    if csv_headers is not None:
+        csv_headers["X-Complete"] = "true" if found.is_complete else "false"
+    for part in _document(found, query.points) if csv_headers is None else _csv(found):
         yield part
         await pace()
 
