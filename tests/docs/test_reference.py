@@ -215,7 +215,7 @@ def test_every_member_of_a_rollout_s_request_is_documented(rest):
     section = rest.section("### `POST /api/v2/rollouts`").split("<!-- endpoint: end")[0].split("| Parameter |")[0]
     shown = {name for row in rows(section) for name in re.findall(r"`(\w+)`", row[0])}
     asked = rollout.describe_plan(rollout.parse_request({"all": True}).plan)
-    assert shown == {*asked, "kind", "name", "filter", "devices", "all"}
+    assert shown == {*asked, "kind", "name", "filter", "devices", "all", "expect"}
     for row in rows(section):
         if (name := row[0].strip("`")) in asked:
             assert json.loads(row[1].strip("`")) == (list(asked[name]) if name == "phases" else asked[name]), name

@@ -408,6 +408,21 @@ async def test_what_cannot_be_previewed(alice, fleet, asked, status, words):
     assert (answer.status_code, words in answer.json()["error"]["message"]) == (status, True), answer.text
 
 
+async def test_only_what_was_reviewed_begins(alice, fleet):
+    """A request with the number of the preview is refused when the selection has another one."""
+    kept = (await alice.http.post("/firmware", files={"file": ("fw.zip", image())})).json()["id"]
+    asked = {"all": True, "firmware": kept, "other_app": True}
+    seen = (await alice.http.post("/rollouts/preview", json=asked)).json()["devices"]
+    await alice.register("newcomer")
+    refused = await alice.http.post("/rollouts", json=asked | {"expect": seen})
+    words = f"the selection has {seen + 1} devices now, and had {seen} when it was reviewed: review it again"
+    assert (refused.status_code, refused.json()["error"]["message"]) == (409, words)
+    assert (await alice.http.get("/rollouts")).json() == []
+    assert (await alice.http.post("/rollouts", json=asked | {"expect": 0})).status_code == 400
+    begun = await alice.http.post("/rollouts", json=asked | {"expect": seen + 1})
+    assert (begun.status_code, begun.json()["counts"]["pending"]) == (201, seen + 1)
+
+
 async def test_a_preview_counts_each_device_of_many_groups(alice, fleet, monkeypatch):
     """The largest groups are shown; others are counted. A selection that no rollout may have is refused."""
     monkeypatch.setattr(preview, "MAX_COUNTED_GROUPS", 4)

@@ -167,7 +167,8 @@ def _create(
 
     async def create() -> RolloutDocument:
         async with remote.client() as client:
-            return await client.create_rollout(path, request, firmware=firmware, bare=bare, keep=keep)
+            reviewed: NewRollout = {**request, "expect": review["devices"]}
+            return await client.create_rollout(path, reviewed, firmware=firmware, bare=bare, keep=keep)
 
     with remote.reaching():
         review = trio.run(preview)

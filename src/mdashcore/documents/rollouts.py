@@ -135,6 +135,12 @@ class NewRollout(PlanDocument, total=False):
         member("ids, of which the filter picks; all if not given"),
     ]
     all: Annotated[bool, member("every device, in place of `filter` and `devices`", False)]
+    expect: Annotated[
+        int | None,
+        member(
+            "the number of devices that a preview has counted; with another one now, the rollout is refused with 409"
+        ),
+    ]
 
 
 class KeptRollout(NewRollout, total=False):

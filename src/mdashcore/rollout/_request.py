@@ -13,6 +13,7 @@ from mdashcore._checked import check_members
 from mdashcore._errors import InvalidInput
 from mdashcore.ota import Options, UpdateImage
 from mdashcore.rollout._plan import BULK_PLAN, DAY, PHASES, Plan, RolloutKind
+from mdashcore.rollout._values import MAX_MEMBERS
 from mdashcore.rollout._window import DAY_MINUTES, Window
 from mdashcore.selection import Selection
 
@@ -36,6 +37,8 @@ class RolloutRequest:
     selection: Selection
     plan: Plan
     kind: RolloutKind = RolloutKind.ROLLOUT
+    expect: int | None = None
+    """The number of devices that a review has counted."""
 
 
 def parse_request(value: object) -> RolloutRequest:
@@ -49,7 +52,8 @@ def parse_request(value: object) -> RolloutRequest:
          "rate": 60, "max_active": 50,
          "window": {"start": "22:00", "end": "04:00", "days": ["sat", "sun"]},
          "offline_wait": 604800, "timeout": 2592000, "approval": false,
-         "auto_commit": true, "commit_after": 30, "commit_timeout": 300, "force": false, "other_app": false}
+         "auto_commit": true, "commit_after": 30, "commit_timeout": 300, "force": false, "other_app": false,
+         "expect": null}
 
     Raises:
         InvalidInput: a member is unknown, or has an invalid value. The text names it.
@@ -65,9 +69,7 @@ def parse_request(value: object) -> RolloutRequest:
         success_percent=_number(value, "success_percent", default.success_percent, 0, 100),
         error_percent=_number(value, "error_percent", default.error_percent, 0, 100),
         min_sample=_integer(value, "min_sample", default.min_sample, 1, 1000),
-        rate=None
-        if value.get("rate", default.rate) is None
-        else _integer(value, "rate", default.rate or 1, 1, MAX_RATE),
+        rate=_rate(value, default.rate),
         max_active=_integer(value, "max_active", default.max_active, 1, MAX_ACTIVE),
         window=_window(value.get("window")),
         offline_wait=_number(value, "offline_wait", default.offline_wait, 0, MAX_ROLLOUT_TIMEOUT),
@@ -75,7 +77,8 @@ def parse_request(value: object) -> RolloutRequest:
         approval=_flag(value, "approval", default.approval),
         options=_options(value),
     )
-    return RolloutRequest(identity.check_label(value.get("name", "")), chosen, plan, kind)
+    expect = None if value.get("expect") is None else _integer(value, "expect", 1, 1, MAX_MEMBERS)
+    return RolloutRequest(identity.check_label(value.get("name", "")), chosen, plan, kind, expect)
 
 
 def _rate(value: Mapping[str, Any], default: int | None) -> int | None:
@@ -124,7 +127,7 @@ _MEMBERS = (
         "max_active",
     ),
     *("window", "offline_wait", "timeout", "approval", "auto_commit", "commit_after", "commit_timeout"),
-    *("force", "other_app"),
+    *("force", "other_app", "expect"),
 )
 
 

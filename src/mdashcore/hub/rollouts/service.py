@@ -200,6 +200,7 @@ class Rollouts:
 
         Raises:
             InvalidInput: the selection has no devices, or too many.
+            Conflict: the selection has another number of devices than a review has counted.
             NotFound: a named device does not exist, or the account was removed.
             LimitReached: the account has its maximum of rollouts, as in `check_room`.
             MdashError: as `check_image` raises.
@@ -207,6 +208,11 @@ class Rollouts:
         owner = await self._accounts.owner(account)
         await self.check_room(account)
         devices = rollout.ordered(account, await self.select(account, request.selection, pause))
+        if request.expect not in (None, len(devices)):
+            raise Conflict(
+                f"the selection has {len(devices)} devices now, and had {request.expect} when it was reviewed: "
+                "review it again"
+            )
         terms = [str(term) for term in request.selection.terms]
         made = Rollout.begun(
             id,

@@ -24,7 +24,7 @@ export async function review({request, kept = null, file, keep = false, title, s
     body: [h("div", {class: "stack"}, numbers(preview), table(preview), phases(preview), Object.values(switches), bar.element)],
     action: `Start for ${devices(preview.devices)}`,
     onConfirm: () => {
-      const wanted = {...request, ...("other_app" in switches && {other_app: true})};
+      const wanted = {...request, expect: preview.devices, ...("other_app" in switches && {other_app: true})};
       const path = `/rollouts?${new URLSearchParams({...("bare" in switches && {bare: 1}), ...(!kept && keep && {keep: 1})})}`;
       if (kept) return post(path, {...wanted, firmware: kept.id});
       bar.element.hidden = false;
