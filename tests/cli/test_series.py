@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx
+import pytest
 
 
 def test_series(demo, mdash):
@@ -31,3 +34,29 @@ def test_wrong_times_are_refused(mdash):
     for time in ("yesterday", "5x", "2026-01-01T00:00:00"):
         found = mdash("series", "shelf", "t", "--from", time)
         assert (found.code, "15m" in found.err) == (2, True)
+
+
+@pytest.mark.parametrize("complete", ["true", "false"])
+def test_a_table_that_is_cut_is_said(mdash, complete):
+    """Beside the table, not in it."""
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("X-Complete", complete)
+            self.send_header("Content-Length", "6")
+            self.end_headers()
+            self.wfile.write(b"path\r\n")
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Server) as server:
+        server.timeout = 30  # seconds until a command that does not ask fails the test
+        serving = threading.Thread(target=server.handle_request)
+        serving.start()
+        env = {"MDASH_SERVER": f"http://127.0.0.1:{server.server_port}", "MDASH_KEY": "mdk_x"}
+        found = mdash("series", "shelf", "t", "--csv", env=env)
+        serving.join()
+    assert (found.code, found.out.strip()) == (0, "path")
+    assert ("older values are missing" in found.err) == (complete == "false")

@@ -88,6 +88,18 @@ class Remote:
         with self.reaching():
             return trio.run(send)
 
+    def table(self, *path: str, query: Mapping[str, str | Sequence[str]]) -> tuple[bytes, bool]:
+        """Return an answer as CSV, and whether it is complete. Raises as `request`."""
+        import trio
+
+        async def read() -> tuple[bytes, bool]:
+            async with self.client() as client:
+                answer = await client._http.request("GET", *path, query={**query, "format": "csv"})
+                return answer.content, answer.headers.get("X-Complete") != "false"
+
+        with self.reaching():
+            return trio.run(read)
+
     def has_device(self, id: str) -> bool:
         """Return whether the account has a device."""
         import trio

@@ -61,11 +61,14 @@ def series(
     if len(paths) > MAX_SERIES:
         raise click.UsageError(f"Give at most {MAX_SERIES} paths.")
     times = {name: repr(time) for name, time in (("from", start), ("to", end)) if time is not None}
-    query = {"path": paths, "points": str(points), **times, "format": "csv" if as_csv else "json"}
-    found = remote.request("GET", ("devices", device, "series"), query=query)
+    query = {"path": paths, "points": str(points), **times}
     if as_csv:
-        click.echo(found, nl=False)
+        table, is_complete = remote.table("devices", device, "series", query=query)
+        click.echo(table, nl=False)
+        if not is_complete:
+            click.echo("The reading took too long: older values are missing", err=True)
         return
+    found = remote.request("GET", ("devices", device, "series"), query=query)
     if as_json:
         show_json(found)
         return
