@@ -102,7 +102,7 @@ class DeviceDocument(TypedDict):
         str | None,
         member(
             "when the server last received something from it; `null` if never. While it is connected to another server "
-            "on the same store, this is up to 15 minutes old"
+            "on the same store, this is up to half an hour old"
         ),
     ]
     created_at: Annotated[str | None, member("when it was registered")]

@@ -219,7 +219,7 @@ class Node:
 
     async def _store_last_seen(self) -> None:
         while True:
-            await self.background.persist(self.devices.store_last_seen)
+            await self.devices.store_last_seen()
 
     def _start(self) -> None:
         """Start the tasks that run as long as the node does."""

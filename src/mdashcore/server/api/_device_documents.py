@@ -53,8 +53,9 @@ class _Source:
 
 
 def _last_seen(source: _Source) -> str | None:
-    heard = source.service.node.devices.last_heard(DeviceKey(source.account, source.row.id))
-    return time_text(source.row.last_seen if heard is None else heard)
+    return time_text(
+        source.service.node.devices.last_seen(DeviceKey(source.account, source.row.id), source.row.last_seen)
+    )
 
 
 def _delta_limit(source: _Source) -> int | None:

@@ -42,8 +42,7 @@ async def _text(
     table = DeviceTable(places, service.hub.now())
     async with aclosing(service.hub.device_list.select(account, wanted, pace)) as devices:
         async for each in devices:
-            heard = service.node.devices.last_heard(each.device.key)
-            table.add(each, each.presence.last_seen if heard is None else heard)
+            table.add(each, service.node.devices.last_seen(each.device.key, each.presence.last_seen))
     for line in table.lines(open_metrics=open_metrics):
         yield line.encode()
         await pace()

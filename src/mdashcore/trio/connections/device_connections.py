@@ -31,7 +31,7 @@ CHECK_INTERVAL: Final = 120.0  # seconds in which each device is checked once, f
 
 
 SEEN_INTERVAL: Final = 900.0  # seconds in which the last sign of each device is stored once: 11 writes a second for
-# 10 000 devices. What other nodes show is no older, nor what is known of a node that was killed
+# 10 000 devices. What other nodes show is at most twice as old, as is what is known of a node that was killed
 
 
 class DeviceConnections(dict[DeviceKey, DeviceConnection]):
@@ -189,6 +189,14 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
         connected = self.get(key)
         return None if connected is None else connected.last_heard
 
+    def last_seen(self, key: DeviceKey, stored: float | None) -> float | None:
+        """Return when any node last heard of a device: `stored`, or later here.
+
+        A connection that nothing comes from any more may still be here while the device has a newer one elsewhere.
+        """
+        heard = self.last_heard(key)
+        return stored if heard is None else max(heard, stored or heard)
+
     def revoke(self, key: DeviceKey) -> None:
         """Close the connection of a device whose token is not valid any more."""
         connected = self.pop(key, None)
@@ -242,15 +250,17 @@ class DeviceConnections(dict[DeviceKey, DeviceConnection]):
             await trio.sleep(seconds)
 
     async def store_last_seen(self) -> None:
-        """Store when each device was last heard of, evenly spread over `SEEN_INTERVAL`. Raises `StorageError`."""
-        await trio.sleep(SEEN_INTERVAL / 2)  # presence has just been stored at the start
+        """Store when each device was last heard of, evenly spread over `SEEN_INTERVAL`."""
         devices = list(self.values())
         for connected in devices:
-            if self.get(connected.key) is connected:
-                await self._hub.presence.store_last_seen(connected.key, connected.session, connected.last_heard)
-            await trio.sleep(SEEN_INTERVAL / 2 / len(devices))
+            await trio.sleep(SEEN_INTERVAL / len(devices))
+            await self._background.persist(partial(self._store_last_seen, connected))
         if not devices:
-            await trio.sleep(SEEN_INTERVAL / 2)
+            await trio.sleep(SEEN_INTERVAL)
+
+    async def _store_last_seen(self, connected: DeviceConnection) -> None:
+        if self.get(connected.key) is connected:
+            await self._hub.presence.store_last_seen(connected.key, connected.session, connected.last_heard)
 
     async def _check(self, connected: DeviceConnection) -> None:
         await connected.check()
