@@ -134,7 +134,7 @@ class BlobStoreSuite(BlobScanSuite, BlobCapabilitySuite):
 
             async def replace() -> None:
                 nonlocal replaced
-                for letter in b"bcde":
+                for letter in b"bcdefghijklm":
                     await blobs.put("b", chunks_of(bytes([letter]) * size, 4 * PIECE_SIZE))
                 replaced = True
 
