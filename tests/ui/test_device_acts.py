@@ -401,9 +401,10 @@ def test_updating_many(page, person, fleet, make_firmware, axe):
     expect(members.get_by_role("row").filter(has_text="Off")).to_contain_text("offline")
     axe(page)
     page.get_by_role("link", name="Devices", exact=True).click()
-    for name in ("Lamp", "Meter"):
-        expect(row(page, name)).to_contain_text("2.0")
-        expect(row(page, name)).to_contain_text("uncommitted")
+    for id in ("lamp", "meter"):  # the application of both is "lamp", which stands in their rows
+        updated = page.get_by_role("grid", name="Devices").get_by_role("row", name=f"Select {id}")
+        expect(updated).to_contain_text("2.0")
+        expect(updated).to_contain_text("uncommitted")
     assert person.http.get(f"/rollouts/{made['id']}").json()["state"] == "RUNNING"
 
 
