@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias
 from mdashcore._errors import InvalidInput
 from mdashcore.filters import parse_place
 from mdashcore.hub.device_list import ListedDevice
+from mdashcore.series import number_at
 from mdashcore.shadow import Shadow
 
 __all__ = ["MAX_PLACES", "DeviceTable", "Places", "parse_places"]
@@ -126,12 +127,6 @@ def _first(shadow: Shadow, paths: Sequence[tuple[str, ...]]) -> float:
 
 
 def _at(found: Any, path: Sequence[str]) -> float:
-    """Return the number at a place; 1 and 0 for `True` and `False`, NaN for anything else."""
-    for key in path:
-        found = found.get(key) if isinstance(found, dict) else None
-    if not isinstance(found, int | float):
-        return nan
-    try:
-        return float(found)
-    except OverflowError:  # an integer beyond the range of doubles
-        return nan
+    """Return the number at a place, as `number_at` does; NaN for anything else: an array of doubles keeps it."""
+    number = number_at(found, path)
+    return nan if number is None else number
